@@ -1,0 +1,114 @@
+"""Keeping a subscriber connected to all who publish its services, whoever comes, goes or is restarted."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from posttroll.backends.base import Peer
+from posttroll.backends.registry import configured_backend
+from posttroll.message import Message
+from posttroll.ns import NameserverClient
+from posttroll.protocol.addresses import host_of
+from posttroll.protocol.delivery import Delivery
+from posttroll.protocol.topics import as_prefix
+from posttroll.settings import read
+from posttroll.threads import Worker
+
+__all__ = ["AddressListener"]
+
+logger = logging.getLogger(__name__)
+
+_FEED_TOPIC = as_prefix("/address").encode()
+_LOOK_UP_TIMEOUT = 1.0
+_RETRY_AFTER = 1.0
+_LOOK_AGAIN_WITHOUT_FEED = 4.0
+
+
+class _Subscriber(Protocol):
+    def meet(self, entry: Mapping[str, Any]) -> None: ...
+
+    def part(self, entry: Mapping[str, Any]) -> None: ...
+
+
+class AddressListener:
+    """Follows the nameservers' address feeds, in a thread of its own so that a long handler does not make it deaf.
+
+    Whenever the connection to a feed is there, for the first time or after an outage, the nameservers are asked too,
+    and once more a moment later: what they learnt before the feed could be heard.
+    """
+
+    def __init__(
+        self,
+        subscriber: _Subscriber,
+        services: str | Iterable[str] = "",
+        nameserver: str | Iterable[str] = "localhost",
+    ) -> None:
+        self._subscriber = subscriber
+        self._services = frozenset([services] if isinstance(services, str) else services)
+        backend = configured_backend()
+        self._delivery: Delivery[Message] = Delivery(Message.decode)
+        self._look_ups = [0.0]
+        self._is_fed = False
+        self._client = NameserverClient(nameserver)
+        self._feed = backend.open_subscribe()
+        self._worker = Worker("posttroll-address-listener", self._run, self._wake)
+        port = read("address_publish_port")
+        for peer in self._client.peers:
+            feed = Peer(f"tcp://{host_of(peer.uri)}:{port}", backend.name)
+            self._feed.connect(feed, [_FEED_TOPIC], tell_connected=True)
+
+    def start(self) -> AddressListener:
+        """Start listening."""
+        self._worker.start()
+        return self
+
+    def stop(self) -> None:
+        """Stop listening."""
+        self._worker.stop()
+
+    def handle_msg(self, msg: Message) -> None:
+        """Connect to the address that a message adds if its services are wanted; leave the one it removes."""
+        entry = msg.data
+        if not isinstance(entry, dict) or "URI" not in entry:
+            return
+        if not entry.get("status", True):
+            self._subscriber.part(entry)
+        elif self._wants(entry.get("service", ())):
+            self._subscriber.meet(entry)
+
+    def _wants(self, services: object) -> bool:
+        offered = {services} if isinstance(services, str) else set(services) if isinstance(services, list) else set()
+        return "" in self._services or not self._services.isdisjoint(offered)
+
+    def _wake(self) -> None:
+        self._feed.close()
+        self._client.close()
+
+    def _run(self, worker: Worker) -> None:
+        while not worker.stopping:
+            due = min(self._look_ups, default=None)
+            received = self._feed.receive(None if due is None else max(0.0, due - time.monotonic()))
+            now = time.monotonic()
+            if received is not None and received.connected:
+                self._is_fed = True
+                self._look_ups = [now, now + _RETRY_AFTER]
+            elif received is not None:
+                self._delivery.call(self.handle_msg, received.frame, received.peer.uri, now)
+            elif due is not None and now >= due:
+                self._look_ups.remove(due)
+                self._look_up(now)
+
+    def _look_up(self, now: float) -> None:
+        """Ask for all services; see to it that it is done again if there was no answer, or there is no feed."""
+        try:
+            for service in self._services:
+                for entry in self._client.ask(service, _LOOK_UP_TIMEOUT):
+                    self._subscriber.meet(entry)
+        except TimeoutError:
+            self._look_ups.append(now + _RETRY_AFTER)
+        else:
+            if not self._is_fed and not self._look_ups:
+                self._look_ups.append(now + _LOOK_AGAIN_WITHOUT_FEED)

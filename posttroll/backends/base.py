@@ -1,0 +1,186 @@
+"""What a backend has to offer: channels that move frames (bytes), and nothing else.
+
+A channel is used by one receiving thread; `connect`, `disconnect` and `close` may come from any thread, and `close`
+makes a blocked `receive` or `request` return. Everything can be closed twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from posttroll.settings import Ports
+
+__all__ = [
+    "Backend",
+    "DatagramReceiver",
+    "DatagramSender",
+    "Peer",
+    "PublishChannel",
+    "Question",
+    "Received",
+    "ReplyChannel",
+    "RequestChannel",
+    "SubscribeChannel",
+]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One end to talk to, or to bind: where it is and which backend it speaks.
+
+    Two peers that differ in `tag` alone are two connections to the same place.
+    """
+
+    uri: str
+    backend: str
+    tag: str = ""
+
+
+class Received(NamedTuple):
+    """A frame and the connected peer it came from; or, if `connected`, the news that the connection is there."""
+
+    frame: bytes
+    peer: Peer
+    connected: bool = False
+
+
+class Question(NamedTuple):
+    """A request to reply to: its frame, the host it came from ("" when unknown), and where the reply goes.
+
+    `frame` is None when the request was malformed on the transport's level; it still wants a reply.
+    """
+
+    frame: bytes | None
+    source: str
+    envelope: Any
+
+
+class PublishChannel(Protocol):
+    """The publishing end."""
+
+    address: str
+    """The address bound, with the real port."""
+
+    def send(self, frame: bytes) -> bool:
+        """Send to all subscribers; return False when the queue of one or more of them was full.
+
+        Depending on how the channel was opened, those did not get the frame (``drop``), or it was waited for
+        (``block``). Safe from several threads. Raises `TransportError` when closed, `UsedAfterFork` in a child process.
+        """
+
+    def wait_for_subscriber(self, prefix: bytes, timeout: float | None) -> bool:
+        """Wait until somebody subscribes to what begins with `prefix`, or to a part of it; return whether so."""
+
+    def close(self) -> None:
+        """Give the address back. What was sent goes on to the subscribers for a short while."""
+
+
+class SubscribeChannel(Protocol):
+    """The subscribing end, connected to any number of peers."""
+
+    def connect(self, peer: Peer, topics: Sequence[bytes] | None, tell_connected: bool = False) -> None:
+        """Connect to a publisher, for frames that begin with one of `topics`; None pulls from a queue instead.
+
+        With `tell_connected`, `receive` also gives a `Received` whose `connected` is true whenever the connection is
+        there, for the first time or again.
+        """
+
+    def disconnect(self, peer: Peer, linger: float = 0.0) -> None:
+        """Disconnect; go on reading what is on its way until `linger` seconds pass in silence. Unknown is ignored."""
+
+    def receive(self, timeout: float | None) -> Received | None:
+        """Return the next frame, None when `timeout` seconds passed without one (None: wait for ever) or when closed."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether the channel was closed; `receive` then returns None at once."""
+
+    def close(self) -> None:
+        """Disconnect from all."""
+
+
+class RequestChannel(Protocol):
+    """The asking end, connected to one or more peers."""
+
+    def request(self, frame: bytes, timeout: float, grace: float | None = None) -> Mapping[Peer, bytes]:
+        """Ask all peers; return the replies that came within `timeout` seconds.
+
+        With `grace`, wait at most that many seconds more once the first reply is there. Can be called again; a reply
+        to an earlier request is not mistaken for one to this.
+        """
+
+    def close(self) -> None:
+        """Disconnect; a request under way returns what it has."""
+
+
+class ReplyChannel(Protocol):
+    """The answering end."""
+
+    addresses: Sequence[str]
+    """The addresses bound, with their real ports."""
+
+    def receive(self, timeout: float | None) -> Question | None:
+        """Return the next request, None when `timeout` seconds passed without one or when closed."""
+
+    def reply(self, question: Question, frame: bytes) -> None:
+        """Answer; nothing happens when the asker is gone."""
+
+    def close(self) -> None:
+        """Give the addresses back."""
+
+
+class DatagramSender(Protocol):
+    """Sends announcements to everybody around."""
+
+    def __call__(self, data: str | bytes) -> None:
+        """Send one datagram; `OSError` when the network does not take it."""
+
+    def close(self) -> None:
+        """Close."""
+
+
+class DatagramReceiver(Protocol):
+    """Hears announcements."""
+
+    def __call__(self) -> tuple[str | bytes, tuple[str, int]]:
+        """Return the next datagram and its source; `TimeoutError` after the time set, or when woken."""
+
+    def settimeout(self, timeout: float | None) -> DatagramReceiver:
+        """Set the seconds to wait for a datagram; None: for ever."""
+
+    def wake(self) -> None:
+        """Make the waiting thread, or the next one, raise `TimeoutError` at once; from any thread."""
+
+    def close(self) -> None:
+        """Close."""
+
+
+class Backend(Protocol):
+    """One way to move frames. Opening raises `ConfigurationError` or `TransportError`."""
+
+    name: str
+    strength: int
+    """How well peers are authenticated: 0 not at all, 1 by key."""
+
+    def open_publish(self, address: str, ports: Ports, when_full: str = "drop") -> PublishChannel:
+        """Bind `address`; a port of 0 is replaced by a free one of the range. `when_full`: "drop" or "block"."""
+
+    def open_subscribe(self) -> SubscribeChannel:
+        """Open a channel that is not yet connected."""
+
+    def open_request(self, peers: Iterable[Peer]) -> RequestChannel:
+        """Open a channel to the peers; that they are there is not needed yet."""
+
+    def open_reply(self, bindings: Sequence[Peer]) -> ReplyChannel:
+        """Bind all the addresses, or none."""
+
+    def announce_with(self, port: int) -> Callable[[], DatagramSender] | None:
+        """Return how to open this backend's own kind of multicast on `port`; None for the network's."""
+
+    def listen_with(self, port: int) -> Callable[[], DatagramReceiver] | None:
+        """Return how to hear this backend's own kind of multicast on `port`; None for the network's."""
+
+    def nameserver_ports(self) -> Sequence[tuple[str, int]]:
+        """Return (backend name, port) of each port a nameserver of this backend serves; the first is its own."""

@@ -1,0 +1,479 @@
+"""The backend ``memory``: frames move between the objects of one process, over a bus that misbehaves when asked to."""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+import re
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from posttroll.backends.base import Peer, Question, Received
+from posttroll.errors import BindFailed, ConnectionLost, TransportError, UsedAfterFork
+from posttroll.protocol.topics import overlap
+from posttroll.settings import Ports, read
+
+__all__ = ["Bus", "MemoryBackend", "backend"]
+
+_ADDRESS = re.compile(r"tcp://(?P<host>[^/]+):(?P<port>\d+)|(ipc|inproc)://.+")
+_HOST = "127.0.0.1"
+_MOST_DATAGRAMS = 10_000
+
+
+class Bus:
+    """Where channels meet; as lossy, slow and disorderly as asked for, and for the same seed in the same way.
+
+    `loss`, `doubling` and `reordering` are probabilities, `delay` is a mean in seconds of `clock`, which decides
+    about nothing else. They strike publications and datagrams; requests and replies always arrive.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        loss: float = 0.0,
+        delay: float = 0.0,
+        doubling: float = 0.0,
+        reordering: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.lock = threading.Lock()
+        self.changed = threading.Condition(self.lock)
+        """Notified when somebody subscribes or leaves, and when a frame is taken."""
+        self.bound: dict[str, _ReplyChannel | _PublishChannel] = {}
+        self.links: defaultdict[str, list[_Link]] = defaultdict(list)
+        self.questions: defaultdict[str, deque[Question]] = defaultdict(deque)
+        self._process = os.getpid()
+        self._random = random.Random(seed)
+        self._loss, self._delay, self._doubling, self._reordering = loss, delay, doubling, reordering
+        self._clock = clock
+
+    def check_process(self) -> None:
+        """Raise `UsedAfterFork` in a child of the process that made the bus."""
+        if os.getpid() != self._process:
+            raise UsedAfterFork("the memory bus does not reach beyond the process it was made in")
+
+    def bind(self, address: str, ports: Ports, channel: _ReplyChannel | _PublishChannel) -> str:
+        """Give the address to the channel; return it with its real port. The lock is held."""
+        if address.startswith("tcp://") and address.endswith(":0"):
+            address = f"{address[:-1]}{self._free_port(ports)}"
+        place = _place(address, BindFailed)
+        if place in self.bound:
+            raise BindFailed(f"cannot bind {address}: in use")
+        self.bound[place] = channel
+        return address
+
+    def copies(self) -> int:
+        """Return how often the next frame arrives."""
+        if self._strikes(self._loss):
+            return 0
+        return 2 if self._strikes(self._doubling) else 1
+
+    def overtakes(self) -> bool:
+        """Return whether the next frame arrives before the one before it."""
+        return self._strikes(self._reordering)
+
+    def next_due(self) -> float:
+        """Return when the next frame arrives, 0 for at once."""
+        return self._clock() + self._random.expovariate(1 / self._delay) if self._delay else 0.0
+
+    def now(self) -> float:
+        """Return the time by the clock of the delays."""
+        return self._clock() if self._delay else 0.0
+
+    def _strikes(self, probability: float) -> bool:
+        return probability > 0 and self._random.random() < probability
+
+    def _free_port(self, ports: Ports) -> int:
+        for port in range(ports.minimum, ports.maximum):
+            if f"tcp:{port}" not in self.bound:
+                return port
+        raise BindFailed(f"no port is free in {ports.minimum} <= port < {ports.maximum}")
+
+
+def _place(address: str, error: type[TransportError]) -> str:
+    """Return what two addresses of the same end have in common: for tcp the port, as all hosts are this process."""
+    match = _ADDRESS.fullmatch(address)
+    if match is None or int(match["port"] or 1) not in range(1, 65536):
+        raise error(f"{address!r} is no address of the form tcp://host:port, ipc://path or inproc://name")
+    return f"tcp:{int(match['port'])}" if match["port"] else address
+
+
+@dataclass(eq=False)
+class _Link:
+    """One way into an inbox, and what is under way on it."""
+
+    inbox: _Inbox
+    prefixes: tuple[bytes, ...]
+    peer: Peer
+    tells_connected: bool = False
+    is_open: bool = True
+    waiting: int = 0
+    last_due: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Underway:
+    due: float
+    link: _Link
+    frame: bytes = b""
+    connected: bool = False
+
+
+class _Inbox:
+    """What is under way to one receiver."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._arrived = threading.Condition(bus.lock)
+        self._underway: deque[_Underway] = deque()
+        self._woken = False
+        self.closed = False
+
+    def put(self, link: _Link, frame: bytes) -> None:
+        """Send a frame on its way. The lock is held."""
+        for _ in range(self._bus.copies()):
+            position = len(self._underway)
+            if self._bus.overtakes():
+                position = max((at for at, other in enumerate(self._underway) if other.link is link), default=position)
+            else:
+                link.last_due = max(link.last_due, self._bus.next_due())
+            self._insert(position, _Underway(link.last_due, link, frame))
+
+    def tell_connected(self, link: _Link) -> None:
+        """Tell that the link's other end is there. The lock is held."""
+        self._insert(len(self._underway), _Underway(0.0, link, connected=True))
+
+    def take(self, timeout: float | None) -> _Underway | None:
+        """Return what arrives first, None when `timeout` seconds passed, and when closed or woken."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._bus.lock:
+            while not self.closed and not self._woken:
+                now = self._bus.now()
+                for position, underway in enumerate(self._underway):
+                    if underway.due <= now:
+                        del self._underway[position]
+                        underway.link.waiting -= 1
+                        self._bus.changed.notify_all()
+                        return underway
+                pauses = [underway.due - now for underway in self._underway]
+                if deadline is not None:
+                    pauses.append(deadline - time.monotonic())
+                pause = min(pauses, default=None)
+                if pause is not None and pause <= 0:
+                    return None
+                self._arrived.wait(pause)
+            self._woken = False
+            return None
+
+    def forget(self, link: _Link) -> None:
+        """Throw away what is under way on the link. The lock is held."""
+        self._underway = deque(underway for underway in self._underway if underway.link is not link)
+
+    def wake(self) -> None:
+        """Make the waiting `take`, or else the next one, return."""
+        with self._bus.lock:
+            self._woken = True
+            self._arrived.notify()
+
+    def close(self) -> None:
+        """Make `take` return now and from now on. The lock is held."""
+        self.closed = True
+        self._underway.clear()
+        self._arrived.notify_all()
+
+    def _insert(self, position: int, underway: _Underway) -> None:
+        self._underway.insert(position, underway)
+        underway.link.waiting += 1
+        self._arrived.notify()
+
+
+class _PublishChannel:
+    def __init__(self, bus: Bus, address: str, ports: Ports, when_full: str) -> None:
+        self._bus = bus
+        self._blocks = when_full == "block"
+        self._high_water_mark = read("send_high_water_mark")
+        self._closed = False
+        with bus.lock:
+            self.address = bus.bind(address, ports, self)
+            self._place = _place(self.address, BindFailed)
+            for link in bus.links[self._place]:
+                if link.tells_connected:
+                    link.inbox.tell_connected(link)
+
+    def send(self, frame: bytes) -> bool:
+        self._bus.check_process()
+        with self._bus.lock:
+            self._check_open()
+            links = [link for link in self._bus.links[self._place] if frame.startswith(link.prefixes)]
+            had_room = not any(map(self._is_full, links))
+            if self._blocks and not had_room:
+                self._bus.changed.wait_for(lambda: self._closed or not any(map(self._is_full, links)))
+                self._check_open()
+            for link in links:
+                if link.is_open and not self._is_full(link):
+                    link.inbox.put(link, frame)
+        return had_room
+
+    def wait_for_subscriber(self, prefix: bytes, timeout: float | None) -> bool:
+        with self._bus.lock:
+            self._bus.changed.wait_for(lambda: self._closed or self._has_subscriber(prefix), timeout)
+            return not self._closed and self._has_subscriber(prefix)
+
+    def close(self) -> None:
+        with self._bus.lock:
+            if not self._closed:
+                self._closed = True
+                del self._bus.bound[self._place]
+                self._bus.changed.notify_all()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ConnectionLost(f"{self.address} is closed")
+
+    def _is_full(self, link: _Link) -> bool:
+        return link.is_open and link.waiting >= self._high_water_mark
+
+    def _has_subscriber(self, prefix: bytes) -> bool:
+        return any(overlap(prefix, other) for link in self._bus.links[self._place] for other in link.prefixes)
+
+
+class _SubscribeChannel:
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._inbox = _Inbox(bus)
+        self._links: dict[Peer, _Link] = {}
+
+    @property
+    def closed(self) -> bool:
+        return self._inbox.closed
+
+    def connect(self, peer: Peer, topics: Sequence[bytes] | None, tell_connected: bool = False) -> None:
+        place = _place(peer.uri, TransportError)
+        prefixes = (b"",) if topics is None else tuple(topics)
+        with self._bus.lock:
+            if self._inbox.closed:
+                raise ConnectionLost(f"cannot connect to {peer.uri!r}: the subscriber is closed")
+            if peer in self._links:
+                return
+            self._links[peer] = link = _Link(self._inbox, prefixes, peer, tell_connected)
+            self._bus.links[place].append(link)
+            self._bus.changed.notify_all()
+            if tell_connected and place in self._bus.bound:
+                self._inbox.tell_connected(link)
+
+    def disconnect(self, peer: Peer, linger: float = 0.0) -> None:
+        with self._bus.lock:
+            if link := self._links.pop(peer, None):
+                self._unlink(link)
+                if not linger:
+                    self._inbox.forget(link)
+
+    def receive(self, timeout: float | None) -> Received | None:
+        underway = self._inbox.take(timeout)
+        return None if underway is None else Received(underway.frame, underway.link.peer, underway.connected)
+
+    def close(self) -> None:
+        with self._bus.lock:
+            for link in self._links.values():
+                self._unlink(link)
+            self._links.clear()
+            self._inbox.close()
+
+    def _unlink(self, link: _Link) -> None:
+        link.is_open = False
+        self._bus.links[_place(link.peer.uri, TransportError)].remove(link)
+        self._bus.changed.notify_all()
+
+
+@dataclass(frozen=True, eq=False)
+class _Return:
+    """Where the reply to a question goes."""
+
+    peer: Peer
+    replies: dict[Peer, bytes]
+    arrived: threading.Condition
+
+
+class _RequestChannel:
+    def __init__(self, bus: Bus, peers: Iterable[Peer]) -> None:
+        self._bus = bus
+        self._places = {peer: _place(peer.uri, TransportError) for peer in peers}
+        self._arrived = threading.Condition(bus.lock)
+        self._closed = False
+
+    def request(self, frame: bytes, timeout: float, grace: float | None = None) -> Mapping[Peer, bytes]:
+        self._bus.check_process()
+        replies: dict[Peer, bytes] = {}
+        deadline = time.monotonic() + timeout
+
+        def is_over() -> bool:
+            return self._closed or len(replies) == len(self._places)
+
+        with self._bus.lock:
+            if self._closed:
+                raise ConnectionLost("the request channel is closed")
+            questions = [Question(frame, _HOST, _Return(peer, replies, self._arrived)) for peer in self._places]
+            self._ask(questions)
+            self._arrived.wait_for(lambda: bool(replies) or is_over(), timeout)
+            remaining = max(0.0, deadline - time.monotonic())
+            self._arrived.wait_for(is_over, remaining if grace is None else min(grace, remaining))
+            self._withdraw(questions)
+            return dict(replies)
+
+    def close(self) -> None:
+        with self._bus.lock:
+            self._closed = True
+            self._arrived.notify_all()
+
+    def _ask(self, questions: Iterable[Question]) -> None:
+        for question in questions:
+            place = self._places[question.envelope.peer]
+            self._bus.questions[place].append(question)
+            if isinstance(channel := self._bus.bound.get(place), _ReplyChannel):
+                channel.arrived.notify()
+
+    def _withdraw(self, questions: Iterable[Question]) -> None:
+        for question in questions:
+            waiting = self._bus.questions[self._places[question.envelope.peer]]
+            if question in waiting:
+                waiting.remove(question)
+
+
+class _ReplyChannel:
+    def __init__(self, bus: Bus, bindings: Sequence[Peer]) -> None:
+        self._bus = bus
+        self._closed = False
+        self.arrived = threading.Condition(bus.lock)
+        self.addresses: list[str] = []
+        with bus.lock:
+            try:
+                for binding in bindings:
+                    self.addresses.append(bus.bind(binding.uri, Ports.read(), self))
+            except BindFailed:
+                self._unbind()
+                raise
+
+    def receive(self, timeout: float | None) -> Question | None:
+        with self._bus.lock:
+            self.arrived.wait_for(lambda: self._closed or any(self._queues()), timeout)
+            return None if self._closed else next((queue.popleft() for queue in self._queues() if queue), None)
+
+    def reply(self, question: Question, frame: bytes) -> None:
+        with self._bus.lock:
+            question.envelope.replies[question.envelope.peer] = frame
+            question.envelope.arrived.notify_all()
+
+    def close(self) -> None:
+        with self._bus.lock:
+            if not self._closed:
+                self._closed = True
+                self._unbind()
+                self.arrived.notify_all()
+
+    def _queues(self) -> list[deque[Question]]:
+        return [self._bus.questions[_place(address, BindFailed)] for address in self.addresses]
+
+    def _unbind(self) -> None:
+        for address in self.addresses:
+            del self._bus.bound[_place(address, BindFailed)]
+
+
+class _DatagramSender:
+    def __init__(self, bus: Bus, port: int) -> None:
+        self._bus = bus
+        self._port = port
+        self._closed = False
+
+    def __call__(self, data: str | bytes) -> None:
+        if self._closed:
+            raise ConnectionLost("the datagram sender is closed")
+        datagram = data.encode() if isinstance(data, str) else data
+        with self._bus.lock:
+            for link in self._bus.links[f"udp:{self._port}"]:
+                if link.waiting < _MOST_DATAGRAMS:
+                    link.inbox.put(link, datagram)
+
+    def close(self) -> None:
+        self._closed = True
+
+
+class _DatagramReceiver:
+    def __init__(self, bus: Bus, port: int) -> None:
+        self._bus = bus
+        self._source = (_HOST, port)
+        self._timeout: float | None = None
+        self._inbox = _Inbox(bus)
+        self._link = _Link(self._inbox, (b"",), Peer(f"udp:{port}", "memory"))
+        with bus.lock:
+            bus.links[self._link.peer.uri].append(self._link)
+
+    def __call__(self) -> tuple[bytes, tuple[str, int]]:
+        underway = self._inbox.take(self._timeout)
+        if underway is not None:
+            return underway.frame, self._source
+        if self._inbox.closed:
+            raise ConnectionLost("the datagram receiver is closed")
+        raise TimeoutError("no datagram came in time")
+
+    def settimeout(self, timeout: float | None) -> _DatagramReceiver:
+        self._timeout = timeout
+        return self
+
+    def wake(self) -> None:
+        self._inbox.wake()
+
+    def close(self) -> None:
+        with self._bus.lock:
+            if not self._inbox.closed:
+                self._bus.links[self._link.peer.uri].remove(self._link)
+                self._inbox.close()
+
+
+@dataclass
+class MemoryBackend:
+    """Opens channels on its present bus; what is open stays on the bus that it was opened on."""
+
+    bus: Bus = field(default_factory=Bus)
+    name: str = "memory"
+    strength: int = 0
+
+    def open_publish(self, address: str, ports: Ports, when_full: str = "drop") -> _PublishChannel:
+        """Bind `address`; a port of 0 is replaced by the lowest free one of the range."""
+        return _PublishChannel(self.bus, address, ports, when_full)
+
+    def open_subscribe(self) -> _SubscribeChannel:
+        """Open a channel that is not yet connected."""
+        return _SubscribeChannel(self.bus)
+
+    def open_request(self, peers: Iterable[Peer]) -> _RequestChannel:
+        """Open a channel to the peers; a question waits for a peer that is not there yet."""
+        return _RequestChannel(self.bus, peers)
+
+    def open_reply(self, bindings: Sequence[Peer]) -> _ReplyChannel:
+        """Bind all the addresses, or none."""
+        return _ReplyChannel(self.bus, bindings)
+
+    def announce_with(self, port: int) -> Callable[[], _DatagramSender]:
+        """Return how to send datagrams to all who listen on the bus."""
+        return functools.partial(_DatagramSender, self.bus, port)
+
+    def listen_with(self, port: int) -> Callable[[], _DatagramReceiver]:
+        """Return how to hear the datagrams of the bus."""
+        return functools.partial(_DatagramReceiver, self.bus, port)
+
+    def nameserver_ports(self) -> Sequence[tuple[str, int]]:
+        """Return the one port of a nameserver in memory."""
+        return [(self.name, read("nameserver_port"))]
+
+    def leave_bus(self) -> None:
+        """Open on a new bus from now on."""
+        self.bus = Bus()
+
+
+backend = MemoryBackend()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=backend.leave_bus)

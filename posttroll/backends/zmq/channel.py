@@ -1,0 +1,115 @@
+"""What all receiving ends share: sockets that belong to whoever receives, and orders for the others.
+
+ZeroMQ sockets may be used by one thread at a time. The thread that receives holds the lock and owns the sockets;
+another one leaves an order in a queue and rings the bell, and the receiver carries it out. If nobody receives, the
+other one carries it out itself.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+
+from posttroll.backends.zmq.context import close_at_exit
+from posttroll.backends.zmq.socket import Socket, check_process
+from posttroll.threads import Bell
+
+__all__ = ["Channel", "milliseconds_until"]
+
+_ORDER_TIMEOUT = 5.0
+
+
+class _Order:
+    """Something to be done by whoever owns the sockets; its outcome goes to the one who gave it."""
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self._action = action
+        self._done = threading.Event()
+        self._error: BaseException | None = None
+
+    def carry_out(self) -> None:
+        try:
+            self._action()
+        except Exception as error:
+            self._error = error
+        self._done.set()
+
+    def wait(self) -> None:
+        if not self._done.wait(_ORDER_TIMEOUT):
+            raise TimeoutError("the receiving thread does not answer")
+        if self._error is not None:
+            raise self._error
+
+
+class Channel:
+    """Sockets, the poller over them, and the lock and the bell that guard them."""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._orders: deque[_Order] = deque()
+        self._bell = Bell()
+        self._poller = zmq.Poller()
+        self._poller.register(self._bell.fileno(), zmq.POLLIN)
+        self._closed = False
+        close_at_exit(self)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the channel was closed."""
+        return self._closed
+
+    def close(self) -> None:
+        """Close all sockets, from any thread; in the child of a fork there is nothing to close."""
+        if not self._closed and os.getpid() == self._pid:
+            self._order(self._close)
+
+    def _close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._close_sockets()
+            self._bell.close()
+
+    def _close_sockets(self) -> None:
+        raise NotImplementedError
+
+    def _order(self, action: Callable[[], None]) -> None:
+        """Have `action` done by the owner of the sockets, and wait for it; raise what it raised."""
+        check_process(self._pid)
+        order = _Order(action)
+        self._orders.append(order)
+        self._bell.ring()
+        self._carry_out_orders()
+        order.wait()
+
+    def _carry_out_orders(self) -> None:
+        while self._orders and self._lock.acquire(blocking=False):
+            try:
+                self._obey()
+            finally:
+                self._lock.release()
+
+    def _obey(self) -> None:
+        while self._orders:
+            self._orders.popleft().carry_out()
+
+    def _poll(self, deadline: float | None) -> list[Socket]:
+        """Wait for sockets that are readable, the bell, or the deadline; return those sockets."""
+        ready: list[tuple[Any, int]] = self._poller.poll(milliseconds_until(deadline))
+        sockets = [socket for socket, _ in ready if not isinstance(socket, int)]
+        if len(sockets) < len(ready):
+            self._bell.silence()
+        return sockets
+
+
+def milliseconds_until(deadline: float | None) -> int | None:
+    """Return the time left for a poller, rounded up so that it does not wake too early."""
+    if deadline is None:
+        return None
+    return max(0, int((deadline - time.monotonic()) * 1000 + 0.999))

@@ -1,0 +1,69 @@
+"""The ZeroMQ context: one a process, and another one in the child of a fork."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import weakref
+from typing import Any, Protocol
+
+import zmq
+
+__all__ = ["close_at_exit", "context", "destroy_context", "get_context"]
+
+_MAX_SOCKETS = 65_000
+
+context: dict[int, zmq.Context[Any]] = {}
+"""The contexts by process id; those of parents stay here so that a child never terminates them."""
+
+_lock = threading.Lock()
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+_open: weakref.WeakSet[_Closable] = weakref.WeakSet()
+
+
+def get_context() -> zmq.Context[Any]:
+    """Return the context of this process, always the same one."""
+    pid = os.getpid()
+    with _lock:
+        if pid not in context:
+            context[pid] = zmq.Context()
+            context[pid].set(zmq.MAX_SOCKETS, _MAX_SOCKETS)
+        return context[pid]
+
+
+def destroy_context(linger: int | None = None) -> None:
+    """Close all sockets of this process's context, each after `linger` milliseconds at most, and the context."""
+    with _lock:
+        mine = context.pop(os.getpid(), None)
+    if mine is not None:
+        mine.destroy(linger)
+
+
+def close_at_exit(channel: _Closable) -> None:
+    """Have a channel closed when the program ends without doing it."""
+    _open.add(channel)
+
+
+@atexit.register
+def _flush() -> None:
+    """Let what was sent last leave the process, within the linger time of its socket."""
+    for channel in list(_open):
+        channel.close()
+    mine = context.get(os.getpid())
+    # Termination waits for every socket, so one that a user left open would hang the exit; there is no public list.
+    if mine is not None and all(socket.closed for socket in mine._sockets):
+        mine.term()
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)

@@ -1,0 +1,71 @@
+"""Looking after the sockets of subscribers whose application is busy elsewhere.
+
+When a publisher comes back, libzmq connects again by itself, but sends the subscriptions only when somebody uses the
+socket. Without this thread, all that is published while a handler works for an hour would be lost.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from typing import Protocol
+
+from posttroll.threads import Worker
+
+__all__ = ["keep", "release"]
+
+_INTERVAL = 1.0
+
+
+class _Kept(Protocol):
+    def look_after(self) -> None: ...
+
+
+class _Keeper:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: weakref.WeakSet[_Kept] = weakref.WeakSet()
+        self._worker: Worker | None = None
+
+    def keep(self, channel: _Kept) -> None:
+        with self._lock:
+            self._kept.add(channel)
+            if self._worker is None:
+                self._worker = Worker("posttroll-keeper", self._run).start()
+
+    def release(self, channel: _Kept) -> None:
+        with self._lock:
+            self._kept.discard(channel)
+            if self._kept or self._worker is None:
+                return
+            worker, self._worker = self._worker, None
+        worker.stop()
+
+    def _run(self, worker: Worker) -> None:
+        while not worker.wait(_INTERVAL):
+            with self._lock:
+                channels = list(self._kept)
+            for channel in channels:
+                channel.look_after()
+
+
+_keeper = _Keeper()
+
+
+def keep(channel: _Kept) -> None:
+    """Call the channel's `look_after` every second from now on, from one thread for all channels."""
+    _keeper.keep(channel)
+
+
+def release(channel: _Kept) -> None:
+    """Look after it no longer; the thread ends with the last one."""
+    _keeper.release(channel)
+
+
+def _renew() -> None:
+    global _keeper
+    _keeper = _Keeper()
+
+
+os.register_at_fork(after_in_child=_renew)

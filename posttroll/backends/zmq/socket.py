@@ -1,0 +1,192 @@
+"""ZeroMQ sockets: made with this package's options, bound and connected, their errors translated."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import random
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import zmq
+
+from posttroll.backends.zmq.context import get_context
+from posttroll.backends.zmq.security import strategy
+from posttroll.backends.zmq.zap import Lease
+from posttroll.errors import BindFailed, ConfigurationError, ConnectionLost, TransportError, UsedAfterFork
+from posttroll.settings import Ports, keepalive, read
+
+__all__ = [
+    "ConfigurationError",
+    "ServerSocket",
+    "check_process",
+    "close_socket",
+    "connect_client",
+    "get_context",
+    "get_tcp_keepalive_options",
+    "receive_limit",
+    "translated_errors",
+]
+
+_LINGER_MS = 1000
+_MOST_LISTENING = 1024
+_RANDOM_TRIES = 100
+_PATIENCE = 0.3
+_BETWEEN_TRIES = 0.01
+_never = threading.Event()
+
+Socket = zmq.Socket[Any]
+
+
+class _ZMQError(TransportError, zmq.ZMQError):  # type: ignore[misc]
+    """Caught as `zmq.ZMQError` too, which is what programs written for earlier releases do."""
+
+    def __init__(self, text: str, error: zmq.ZMQError) -> None:
+        zmq.ZMQError.__init__(self, error.errno, text)
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+class _BindFailed(BindFailed, _ZMQError):  # type: ignore[misc]
+    pass
+
+
+class _ConnectionLost(ConnectionLost, _ZMQError):  # type: ignore[misc]
+    pass
+
+
+@contextlib.contextmanager
+def translated_errors(what: str, kind: type[_ZMQError] = _ZMQError) -> Iterator[None]:
+    """Turn ZeroMQ's errors into `TransportError`, saying what was tried."""
+    try:
+        yield
+    except zmq.ZMQError as error:
+        if error.errno in (zmq.ENOTSOCK, zmq.ETERM):
+            kind = _ConnectionLost
+        raise kind(f"cannot {what}: {error.strerror}", error) from error
+
+
+def get_tcp_keepalive_options() -> dict[int, int]:
+    """Return the TCP keep-alive settings that are set, by ZeroMQ option."""
+    return {getattr(zmq, name.upper()): value for name, value in keepalive().items()}
+
+
+def check_process(pid: int) -> None:
+    """Raise `UsedAfterFork` in any other process than that."""
+    if os.getpid() != pid:
+        raise UsedAfterFork(
+            f"it was opened by process {pid} and cannot be used in its child {os.getpid()}; open it there"
+        )
+
+
+def close_socket(socket: Socket) -> None:
+    """Close a socket; what it has to send still goes out for a moment."""
+    socket.close()
+
+
+def connect_client(kind: int, uri: str, backend: str, options: Mapping[int, Any] | None = None) -> Socket:
+    """Return a socket that is connected to `uri` in the backend's way; `TransportError`, `ConfigurationError`."""
+    socket = _make(kind, options)
+    try:
+        if _needs_security(uri):
+            strategy(backend).guard_client(socket)
+        with translated_errors(f"connect to {uri!r}"):
+            socket.connect(uri)
+    except BaseException:
+        socket.close(linger=0)
+        raise
+    return socket
+
+
+class ServerSocket:
+    """A bound socket, the address it got, and the lease of its guard."""
+
+    def __init__(
+        self,
+        kind: int,
+        address: str,
+        backend: str,
+        ports: Ports | None = None,
+        options: Mapping[int, Any] | None = None,
+    ) -> None:
+        self.socket = _make(kind, {zmq.BACKLOG: _MOST_LISTENING, **(options or {})})
+        self._lease: Lease | None = None
+        try:
+            if _needs_security(address):
+                self._lease = strategy(backend).guard_server(self.socket)
+            self.address = _bind(self.socket, address, ports)
+        except BaseException:
+            self.close(linger=0)
+            raise
+
+    def close(self, linger: int | None = None) -> None:
+        """Close, and only then give the lease back."""
+        self.socket.close(linger)
+        if self._lease is not None:
+            self._lease.give_back()
+
+
+def _make(kind: int, options: Mapping[int, Any] | None) -> Socket:
+    with translated_errors("open a socket"):
+        socket: Socket = get_context().socket(kind)
+        defaults = {zmq.LINGER: _LINGER_MS, **get_tcp_keepalive_options()}
+        for option, value in {**defaults, **(options or {})}.items():
+            socket.set(option, value)
+    return socket
+
+
+def _needs_security(address: str) -> bool:
+    return not address.startswith("inproc://")
+
+
+def _bind(socket: Socket, address: str, ports: Ports | None) -> str:
+    """Bind, and return the address with the real port."""
+    host, colon, port = address.rpartition(":")
+    if address.startswith("tcp://") and colon and port == "0":
+        ports = ports or Ports.read()
+        with translated_errors(f"bind {host} to a free port of {ports.minimum} to {ports.maximum - 1}", _BindFailed):
+            return f"{host}:{_bind_to_free_port(socket, host, ports)}"
+    with translated_errors(f"bind {address!r}", _BindFailed):
+        _bind_patiently(socket, address)
+    if address.startswith("tcp://"):
+        bound = str(socket.getsockopt_string(zmq.LAST_ENDPOINT))
+        return f"{host}:{bound.rpartition(':')[2]}"
+    return address
+
+
+def _bind_patiently(socket: Socket, address: str) -> None:
+    """Bind; wait a moment if in use, as libzmq gives the port of a socket back only some time after it was closed."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            socket.bind(address)
+            return
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EADDRINUSE or time.monotonic() > deadline:
+                raise
+        _never.wait(_BETWEEN_TRIES)
+
+
+def _bind_to_free_port(socket: Socket, host: str, ports: Ports) -> int:
+    """Try some ports of the range at random, then all of them in turn, as most of a small range may be taken."""
+    everything = range(ports.minimum, ports.maximum)
+    some = random.sample(everything, min(len(everything), _RANDOM_TRIES))
+    for port in itertools.chain(some, everything):
+        try:
+            socket.bind(f"{host}:{port}")
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EADDRINUSE:
+                raise
+        else:
+            return port
+    raise zmq.ZMQError(zmq.EADDRINUSE)
+
+
+def receive_limit() -> dict[int, int]:
+    """Return the option that keeps a peer from filling the memory with one frame."""
+    # Twice the limit of messages, so that what is just too long is still seen, counted and logged.
+    return {zmq.MAXMSGSIZE: 2 * int(read("max_message_size"))}

@@ -1,0 +1,250 @@
+"""Sending to everybody around, and hearing it: UDP multicast, or broadcast (IPv4)."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import selectors
+import socket
+import struct
+import threading
+import time
+
+from posttroll.errors import BindFailed, ConfigurationError
+from posttroll.settings import SETTINGS, read
+from posttroll.threads import Bell
+
+__all__ = [
+    "DEFAULT_BROADCAST_PORT",
+    "DEFAULT_MC_GROUP",
+    "MC_GROUP",
+    "TTL_LOCALNET",
+    "MulticastReceiver",
+    "MulticastSender",
+    "SocketTimeout",
+    "get_configured_broadcast_port",
+    "get_mc_group",
+    "is_missing_network",
+    "mcast_receiver",
+    "mcast_sender",
+]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_BROADCAST_PORT: int = SETTINGS["broadcast_port"].default
+DEFAULT_MC_GROUP: str = SETTINGS["mc_group"].default
+MC_GROUP = DEFAULT_MC_GROUP
+TTL_LOCALNET = 31
+SocketTimeout = TimeoutError
+
+_BROADCAST = "<broadcast>"
+_BROADCAST_ADDRESSES = ("0.0.0.0", "255.255.255.255")
+_JOIN_INTERVAL = 2.0
+_MISSING_NETWORK = frozenset(
+    {errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETRESET}
+)
+
+
+def get_configured_broadcast_port() -> int:
+    """Return the port of announcements."""
+    return int(read("broadcast_port"))
+
+
+def get_mc_group() -> str:
+    """Return the multicast group of announcements."""
+    return str(read("mc_group"))
+
+
+def is_missing_network(error: OSError) -> bool:
+    """Return whether it failed because the network is not there, or not yet."""
+    return error.errno in _MISSING_NETWORK
+
+
+class MulticastSender:
+    """Sends datagrams to a group, the configured one if `mcgroup` is None; can be closed from any thread."""
+
+    def __init__(self, port: int, mcgroup: str | None = None) -> None:
+        self.port = port
+        self.socket, self.group = mcast_sender(mcgroup)
+        self._lock = threading.Lock()
+
+    def __call__(self, data: str | bytes) -> None:
+        """Send one datagram; `OSError` when the network does not take it."""
+        frame = data.encode() if isinstance(data, str) else data
+        with self._lock:
+            self.socket.sendto(frame, (self.group, self.port))
+
+    def close(self) -> None:
+        """Close; harmless when closed."""
+        with self._lock:
+            self.socket.close()
+
+
+class MulticastReceiver:
+    """Hears the datagrams of a group, and those sent to this host alone; closed by the thread that calls it.
+
+    A missing network is waited for, and one that went away takes the membership with it: the group is joined again
+    every few seconds.
+    """
+
+    BUFSIZE = 65535
+
+    def __init__(self, port: int, mcgroup: str | None = None) -> None:
+        self.port = port
+        self._address = _resolve(mcgroup)
+        self.group = self._address or _BROADCAST
+        self.socket = _bound_socket(port)
+        self._timeout: float | None = None
+        self._joined: bool | None = None
+        self._next_join = 0.0
+        self._bell = Bell()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self.socket, selectors.EVENT_READ)
+        self._selector.register(self._bell, selectors.EVENT_READ)
+        try:
+            self._join(time.monotonic())
+        except BaseException:
+            self.close()
+            raise
+
+    def settimeout(self, tout: float | None = None) -> MulticastReceiver:
+        """Set the seconds to wait for a datagram; None: for ever."""
+        self._timeout = tout
+        return self
+
+    def __call__(self) -> tuple[str, tuple[str, int]]:
+        """Return the next datagram as text, and its source; `TimeoutError` after the time set, or when woken."""
+        deadline = None if self._timeout is None else time.monotonic() + self._timeout
+        while not (ready := self._wait(deadline)):
+            if deadline is not None and time.monotonic() >= deadline:
+                raise TimeoutError("no datagram in time")
+        if self._bell in ready:
+            self._bell.silence()
+            raise TimeoutError("woken")
+        data, source = self.socket.recvfrom(self.BUFSIZE)
+        return _as_text(data), source
+
+    def wake(self) -> None:
+        """Make the waiting call, or the next one, raise `TimeoutError` at once; from any thread."""
+        self._bell.ring()
+
+    def close(self) -> None:
+        """Close; harmless when closed."""
+        self._selector.close()
+        self.socket.close()
+        self._bell.close()
+
+    def _wait(self, deadline: float | None) -> list[object]:
+        now = time.monotonic()
+        if now >= self._next_join:
+            self._join(now)
+        end = self._next_join if deadline is None else min(deadline, self._next_join)
+        return [key.fileobj for key, _ in self._selector.select(max(0.0, end - now))]
+
+    def _join(self, now: float) -> None:
+        self._next_join = now + _JOIN_INTERVAL
+        if self._address is None:
+            return
+        try:
+            _join_group(self.socket, self._address)
+        except OSError as error:
+            if not is_missing_network(error):
+                raise
+            if self._joined is not False:
+                logger.warning("cannot hear multicast group %s (%s), will try again", self.group, error.strerror)
+            self._joined = False
+        else:
+            if self._joined is False:
+                logger.info("hearing multicast group %s now", self.group)
+            self._joined = True
+
+
+def mcast_sender(mcgroup: str | None = None) -> tuple[socket.socket, str]:
+    """Return a socket to send to a group with, and the group: ``<broadcast>`` where it is none."""
+    group = _resolve(mcgroup)
+    if group is not None and not 224 <= int(group.partition(".")[0]) <= 239:
+        raise OSError(errno.EINVAL, f"Invalid multicast address {group} (setting mc_group)")
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_UDP)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if group is None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            return sock, _BROADCAST
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, _time_to_live())
+        if interface := read("multicast_interface"):
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(interface))
+    except BaseException:
+        sock.close()
+        raise
+    return sock, group
+
+
+def mcast_receiver(port: int, mcgroup: str | None = None) -> tuple[socket.socket, str]:
+    """Return a socket that hears a group on a port, and the group: ``<broadcast>`` where it is none."""
+    group = _resolve(mcgroup)
+    sock = _bound_socket(port)
+    try:
+        if group is not None:
+            _join_group(sock, group)
+    except BaseException:
+        sock.close()
+        raise
+    return sock, group or _BROADCAST
+
+
+def _resolve(mcgroup: str | None) -> str | None:
+    """Return the group's address, None if it means broadcast."""
+    group = get_mc_group() if mcgroup is None else mcgroup
+    if not group or group == _BROADCAST:
+        return None
+    try:
+        address = socket.gethostbyname(group)
+    except (OSError, UnicodeError) as error:
+        raise OSError(errno.EINVAL, f"Invalid multicast address {group} (setting mc_group): {error}") from None
+    return None if address in _BROADCAST_ADDRESSES else address
+
+
+def _bound_socket(port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_UDP)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, _time_to_live())
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)
+        sock.bind(("", port))
+    except OSError as error:
+        sock.close()
+        raise BindFailed(error.errno, f"cannot bind UDP port {port}: {error.strerror}") from error
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _join_group(sock: socket.socket, group: str) -> None:
+    """Join, also when the socket is a member already."""
+    interface = read("multicast_interface") or "0.0.0.0"
+    membership = struct.pack("=4s4s", socket.inet_aton(group), socket.inet_aton(interface))
+    try:
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+
+
+def _time_to_live() -> int:
+    text = os.environ.get("PYTROLL_MC_TTL", TTL_LOCALNET)
+    try:
+        hops = int(text)
+    except ValueError:
+        hops = -1
+    if not 0 <= hops <= 255:
+        raise ConfigurationError(f"PYTROLL_MC_TTL is {text!r}, but must be a whole number, 0 to 255")
+    return hops
+
+
+def _as_text(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("iso-8859-1")

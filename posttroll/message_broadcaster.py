@@ -1,0 +1,231 @@
+"""Repeating a message to everybody around, or to named receivers: how publishers announce themselves."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from posttroll.backends.base import DatagramSender, Peer
+from posttroll.backends.registry import configured_backend
+from posttroll.bbmcast import MulticastSender, get_configured_broadcast_port, is_missing_network
+from posttroll.errors import ConfigurationError, PosttrollError
+from posttroll.message import Message
+from posttroll.protocol.addresses import PublisherAddress, nameserver_uri
+from posttroll.protocol.codec import NEWEST_VERSION
+from posttroll.protocol.discovery import ANNOUNCEMENT, GOODBYE, MAX_DATAGRAM, Announcer, announcement_subject
+from posttroll.protocol.drops import Drops
+from posttroll.threads import Worker
+
+__all__ = [
+    "AddressBroadcaster",
+    "AddressServiceBroadcaster",
+    "DesignatedReceiversSender",
+    "MessageBroadcaster",
+    "sendaddress",
+    "sendaddressservice",
+]
+
+logger = logging.getLogger(__name__)
+
+_REPLY_TIMEOUT = 1.0
+_REPLY_GRACE = 0.2
+_GOODBYE_TIMEOUT = 0.1
+_READ_BY_ALL = 1024
+
+
+class DesignatedReceiversSender:
+    """Sends to named receivers, all at once, over connections that are kept; can be closed from any thread."""
+
+    def __init__(self, default_port: int, receivers: str | Iterable[str], timeout: float = _REPLY_TIMEOUT) -> None:
+        backend = configured_backend()
+        names = [receivers] if isinstance(receivers, str) else receivers
+        self._peers = [Peer(nameserver_uri(name, default_port), backend.name) for name in dict.fromkeys(names)]
+        self._channel = backend.open_request(self._peers)
+        self._timeout = timeout
+        self._troubles = Drops()
+
+    def __call__(self, data: str | bytes) -> None:
+        """Send, and wait a short while for the replies."""
+        frame = data.encode() if isinstance(data, str) else data
+        replies = self._channel.request(frame, self._timeout, grace=min(_REPLY_GRACE, self._timeout))
+        for peer in self._peers:
+            reply = replies.get(peer)
+            if reply is None:
+                self._tell(peer, "does not answer to")
+            elif reply != b"ok":
+                self._tell(peer, "does not accept", reply)
+
+    def close(self) -> None:
+        """Close; harmless when closed."""
+        self._channel.close()
+
+    def _tell(self, peer: Peer, trouble: str, reply: bytes = b"") -> None:
+        if self._troubles.add(f"{peer.uri} {trouble}", time.monotonic()):
+            logger.warning(
+                "nameserver %s %s the announcement %s", peer.uri, trouble, reply[:60].decode(errors="replace")
+            )
+
+
+class MessageBroadcaster:
+    """Repeats a message every `interval` seconds from a thread of its own, and more often at first.
+
+    It goes by multicast to `port`, or to the `designated_receivers`. With an `interval` of 0 or less nothing is sent.
+    At the stop `goodbye` is sent, once. Cannot be started again.
+    """
+
+    def __init__(
+        self,
+        msg: str | Message,
+        port: int,
+        interval: float,
+        designated_receivers: str | Iterable[str] | None = None,
+        *,
+        name: str = "",
+        goodbye: str | Message | None = None,
+    ) -> None:
+        self._port = port
+        self._receivers = _as_list(designated_receivers)
+        self._announcer = Announcer(str(msg), None if goodbye is None else str(goodbye), interval)
+        self._active = interval > 0
+        self._sender: DatagramSender | None = None
+        self._troubles = Drops()
+        self._worker = Worker(f"posttroll-announce-{name}", self._run, wake=self._close_sender)
+        self._started = False
+        if self._active and not self._receivers:
+            _check_length(str(msg), name)
+
+    def start(self) -> MessageBroadcaster:
+        """Begin to send; raises what cannot get better with time, such as an invalid multicast group."""
+        if self._active and not self._started:
+            try:
+                self._sender = self._open_sender()
+            except OSError as error:
+                if not is_missing_network(error):
+                    raise
+                self._tell(error)
+            self._started = True
+            self._worker.start()
+        return self
+
+    def stop(self) -> MessageBroadcaster:
+        """End sending; harmless before the start and when stopped."""
+        # The child of a fork has no such thread, and must not say goodbye for its parent.
+        was_running = self.is_running()
+        self._worker.stop()
+        self._close_sender()
+        goodbye = self._announcer.stopped()
+        if was_running and goodbye is not None:
+            self._say(goodbye)
+        return self
+
+    def is_running(self) -> bool:
+        """Return whether it repeats the message."""
+        return self._worker.is_alive()
+
+    def _run(self, worker: Worker) -> None:
+        while not worker.stopping:
+            now = time.monotonic()
+            text = self._announcer.due(now)
+            if text is not None:
+                self._send(text, worker)
+            deadline = self._announcer.next_timeout()
+            worker.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+
+    def _send(self, text: str, worker: Worker) -> None:
+        try:
+            if self._sender is None:
+                self._sender = self._open_sender()
+            if not worker.stopping:
+                self._sender(text)
+        except (OSError, PosttrollError) as error:
+            if not worker.stopping:
+                self._tell(error)
+            # A sender may be tied to an interface that is gone.
+            self._close_sender()
+            self._sender = None
+
+    def _say(self, goodbye: str) -> None:
+        """Send over a sender of its own, as the other one may have been closed in the middle of a request."""
+        try:
+            with contextlib.closing(self._open_sender(_GOODBYE_TIMEOUT)) as sender:
+                sender(goodbye)
+        except (OSError, PosttrollError) as error:
+            logger.debug("no goodbye: %s", error)
+
+    def _open_sender(self, timeout: float = _REPLY_TIMEOUT) -> DatagramSender:
+        if self._receivers:
+            return DesignatedReceiversSender(self._port, self._receivers, timeout)
+        opener: Callable[[], DatagramSender] | None = configured_backend().announce_with(self._port)
+        return MulticastSender(self._port) if opener is None else opener()
+
+    def _close_sender(self) -> None:
+        sender = self._sender
+        if sender is not None:
+            sender.close()
+
+    def _tell(self, error: Exception) -> None:
+        if self._troubles.add(type(error).__name__, time.monotonic()):
+            logger.warning("cannot announce, will try again: %s", error)
+
+
+class AddressBroadcaster(MessageBroadcaster):
+    """Announces a (host, port)."""
+
+    def __init__(
+        self, name: str, address: tuple[str, int], interval: float, nameservers: str | Iterable[str] | None = None
+    ) -> None:
+        host, port = address
+        super().__init__(
+            Message(announcement_subject(name), ANNOUNCEMENT, {"URI": f"{host}:{port}"}),
+            get_configured_broadcast_port(),
+            interval,
+            nameservers,
+            name=name,
+        )
+
+
+class AddressServiceBroadcaster(MessageBroadcaster):
+    """Announces that a publisher of one or more services is at an address; says goodbye at the stop."""
+
+    def __init__(
+        self,
+        name: str,
+        address: str,
+        data_type: str | Sequence[str],
+        interval: float = 2,
+        nameservers: str | Iterable[str] | None = None,
+    ) -> None:
+        backend = configured_backend().name
+        services = tuple(_as_list(data_type))
+        subject = announcement_subject(name)
+        data = PublisherAddress(address, services, backend, NEWEST_VERSION).as_data()
+        super().__init__(
+            Message(subject, ANNOUNCEMENT, data),
+            get_configured_broadcast_port(),
+            interval,
+            nameservers,
+            name=name,
+            goodbye=Message(subject, GOODBYE, {"URI": address, "service": list(services)}),
+        )
+
+
+sendaddress = AddressBroadcaster
+sendaddressservice = AddressServiceBroadcaster
+
+
+def _as_list(texts: str | Iterable[str] | None) -> list[str]:
+    return [texts] if isinstance(texts, str) else list(texts or ())
+
+
+def _check_length(text: str, name: str) -> None:
+    size = len(text.encode())
+    if size > MAX_DATAGRAM:
+        raise ConfigurationError(
+            f"the announcement of {name!r} takes {size} bytes, a datagram {MAX_DATAGRAM}; give it fewer aliases"
+        )
+    if size > _READ_BY_ALL:
+        logger.warning(
+            "the announcement of %r takes %d bytes; nameservers of older releases read %d", name, size, _READ_BY_ALL
+        )

@@ -1,0 +1,372 @@
+"""Finding publishers by name: asking a nameserver, and being one."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import logging.handlers
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self
+
+from posttroll.address_receiver import AddressReceiver, ten_minutes
+from posttroll.backends.base import Peer, Question, ReplyChannel
+from posttroll.backends.registry import configured_backend
+from posttroll.daemon import PidFile, notify, silence_stderr, start_detached, stop_holder
+from posttroll.errors import MessageError, PosttrollError, RemoteProtocolError, RequestTimeout
+from posttroll.message import Message
+from posttroll.protocol.addresses import nameserver_uri
+from posttroll.protocol.codec import OLDEST_VERSION
+from posttroll.protocol.discovery import read_request
+from posttroll.protocol.drops import Drops
+from posttroll.settings import SETTINGS, read
+
+__all__ = [
+    "DEFAULT_SECURE_ZMQ_NAMESERVER_PORT",
+    "DEFAULT_UNSECURE_ZMQ_NAMESERVER_PORT",
+    "NameServer",
+    "NameserverClient",
+    "get_active_address",
+    "get_configured_nameserver_port",
+    "get_configured_secure_zmq_nameserver_port",
+    "get_configured_unsecure_zmq_nameserver_port",
+    "get_pub_address",
+    "get_pub_addresses",
+    "main",
+    "run",
+    "setup_logging",
+]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_UNSECURE_ZMQ_NAMESERVER_PORT: int = SETTINGS["nameserver_port"].default
+DEFAULT_SECURE_ZMQ_NAMESERVER_PORT: int = SETTINGS["secure_zmq_nameserver_port"].default
+
+_SUBJECT = "/oper/ns"
+_OTHER_NAMESERVERS_GRACE = 0.2
+_FIRST_PAUSE = 0.02
+_LONGEST_PAUSE = 0.5
+_LONGEST_WAIT = 1.0
+_FAREWELL = "Thanks for using pytroll/nameserver. See you soon on www.pytroll.org!"
+
+Nameservers = str | Iterable[str] | Literal[False] | None
+
+
+def get_configured_unsecure_zmq_nameserver_port() -> int:
+    """Return the port for look-ups in plain text."""
+    return int(read("nameserver_port"))
+
+
+def get_configured_secure_zmq_nameserver_port() -> int:
+    """Return the port for look-ups with CURVE."""
+    return int(read("secure_zmq_nameserver_port"))
+
+
+def get_configured_nameserver_port() -> int:
+    """Return the port for look-ups with the configured backend."""
+    return configured_backend().nameserver_ports()[0][1]
+
+
+class NameserverClient:
+    """Asks one or several nameservers, over connections that are kept; `close` may come from any thread."""
+
+    def __init__(self, nameserver: Nameservers = "localhost") -> None:
+        backend = configured_backend()
+        names = [nameserver] if isinstance(nameserver, str) else nameserver
+        port = get_configured_nameserver_port()
+        self.peers = [Peer(nameserver_uri(name, port), backend.name) for name in dict.fromkeys(names or ["localhost"])]
+        self._channel = backend.open_request(self.peers)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def ask(self, service: str, timeout: float) -> list[dict[str, Any]]:
+        """Return the entries of a service, of all with ""; `RequestTimeout` if no nameserver answers in time."""
+        request = Message(_SUBJECT, "request", {"service": service}).encode().encode()
+        replies = self._channel.request(request, timeout, _OTHER_NAMESERVERS_GRACE)
+        if not replies:
+            raise RequestTimeout(f"Didn't get an address after {timeout:g} seconds.")
+        return list(
+            {entry["URI"]: entry for peer, reply in replies.items() for entry in _entries(peer, reply)}.values()
+        )
+
+    def close(self) -> None:
+        """Disconnect; harmless when closed."""
+        self._channel.close()
+
+
+def _entries(peer: Peer, reply: bytes) -> list[dict[str, Any]]:
+    """Return the usable entries of a reply."""
+    try:
+        data = Message.decode(reply).data
+    except MessageError as error:
+        logger.warning("nameserver %s gave an unusable reply: %s", peer.uri, error)
+        return []
+    if not isinstance(data, list):
+        return []
+    return [entry for entry in data if isinstance(entry, dict) and isinstance(entry.get("URI"), str)]
+
+
+def get_pub_address(
+    name: str, timeout: float = 10, nameserver: Nameservers = "localhost"
+) -> list[dict[str, Any]] | Literal[""]:
+    """Return the addresses that publish the service `name`, "" if there is none; `TimeoutError`.
+
+    `nameserver`: one or several; what they know is put together, and one that does not answer delays none.
+    """
+    with NameserverClient(nameserver) as client:
+        return client.ask(name, timeout) or ""
+
+
+def get_pub_addresses(
+    names: str | Iterable[str] | None = None, timeout: float = 10, nameserver: Nameservers = "localhost"
+) -> list[dict[str, Any]]:
+    """Return the addresses that publish the services `names` (None: all), asking for `timeout` seconds at most.
+
+    It waits until there is one for each name, or the time is over; `TimeoutError` if no nameserver ever answered.
+    """
+    wanted = [""] if names is None else [names] if isinstance(names, str) else list(names)
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in wanted}
+    deadline = time.monotonic() + timeout
+    has_answered = False
+    pause, longest_pause = _FIRST_PAUSE, min(timeout / 20, _LONGEST_PAUSE)
+    with NameserverClient(nameserver) as client:
+        while timeout > 0:
+            for name in [name for name, entries in found.items() if not entries]:
+                try:
+                    found[name] = client.ask(name, max(0.0, deadline - time.monotonic()))
+                    has_answered = True
+                except RequestTimeout:
+                    if not has_answered:
+                        raise RequestTimeout(f"Didn't get an address after {timeout:g} seconds.") from None
+            left = deadline - time.monotonic()
+            if all(found.values()) or left <= 0:
+                break
+            pause = min(2 * pause, longest_pause)
+            threading.Event().wait(min(pause, left))
+    return list({entry["URI"]: entry for entries in found.values() for entry in entries}.values())
+
+
+class _LookUp(Protocol):
+    def get(self, name: str) -> Any: ...
+
+
+def get_active_address(name: str | None, arec: _LookUp, message_version: str = OLDEST_VERSION) -> Message:
+    """Return the reply to a request for the service `name`; `arec` is anything with a ``get(name)``."""
+    entries = arec.get(name) if isinstance(name, str) else None
+    return Message(_SUBJECT, "info", entries or "", version=message_version)
+
+
+class NameServer:
+    """Answers look-ups with what its address receiver knows.
+
+    `max_age`: how long publishers are known after their last announcement. Without multicast, publishers have to name
+    this nameserver. `restrict_to_localhost`: only for publishers and clients of this host.
+    """
+
+    def __init__(
+        self, max_age: timedelta | None = None, multicast_enabled: bool = True, restrict_to_localhost: bool = False
+    ) -> None:
+        self._backend = configured_backend()
+        self._max_age = ten_minutes if max_age is None else max_age
+        self._multicast_enabled = multicast_enabled
+        self._restrict_to_localhost = restrict_to_localhost
+        self._drops = Drops()
+        self._stopping = threading.Event()
+        self._channel: ReplyChannel | None = None
+        self._thread: int | None = None
+
+    def run(
+        self,
+        address_receiver: Any = None,
+        nameserver_address: str | None = None,
+        on_ready: Callable[[], None] | None = None,
+    ) -> None:
+        """Answer until `stop` or Ctrl-C; `BindFailed`. `on_ready` is called once everything is bound."""
+        self._thread = threading.get_ident()
+        try:
+            with ExitStack() as resources:
+                resources.callback(_stop, address_receiver)
+                if not self._stopping.is_set():
+                    self._serve(resources, address_receiver, nameserver_address, on_ready)
+        except KeyboardInterrupt:
+            logger.debug("interrupted")
+        finally:
+            self._channel = None
+            self._stopping.clear()
+
+    def stop(self) -> None:
+        """Make `run` return, or not begin; from anywhere."""
+        self._stopping.set()
+        channel = self._channel
+        # A signal handler interrupts the very thread that uses the channel, and must leave it alone.
+        if channel is not None and threading.get_ident() != self._thread:
+            channel.close()
+
+    def _serve(
+        self, resources: ExitStack, receiver: Any, address: str | None, on_ready: Callable[[], None] | None
+    ) -> None:
+        self._channel = channel = self._backend.open_reply(self._bindings(address))
+        resources.callback(channel.close)
+        if receiver is None:
+            receiver = AddressReceiver(
+                self._max_age,
+                multicast_enabled=self._multicast_enabled,
+                restrict_to_localhost=self._restrict_to_localhost,
+            ).start()
+            resources.callback(receiver.stop)
+        logger.info("nameserver answers at %s", ", ".join(channel.addresses))
+        if on_ready is not None:
+            on_ready()
+        while not self._stopping.is_set():
+            question = channel.receive(_LONGEST_WAIT)
+            if question is not None:
+                channel.reply(question, self._answer(question, receiver).encode().encode())
+        logger.info("nameserver stopped")
+
+    def _answer(self, question: Question, receiver: _LookUp) -> Message:
+        try:
+            request = read_request(question.frame)
+        except (MessageError, RemoteProtocolError) as error:
+            if self._drops.add("unusable request", time.monotonic()):
+                logger.warning("unusable request from %s: %s", question.source or "unknown host", error)
+            return get_active_address(None, receiver)
+        return get_active_address(request.service, receiver, request.version)
+
+    def _bindings(self, address: str | None) -> list[Peer]:
+        """Return what to bind: a port for each backend served, but a whole URI for the own backend only."""
+        address = address or ("127.0.0.1" if self._restrict_to_localhost else "*")
+        ports = self._backend.nameserver_ports()
+        bindings = {nameserver_uri(address, port): name for name, port in reversed(ports)}
+        return [Peer(uri, name) for uri, name in reversed(bindings.items())]
+
+
+def _stop(address_receiver: Any) -> None:
+    stop = getattr(address_receiver, "stop", None)
+    if stop is not None:
+        stop()
+
+
+def setup_logging(opts: argparse.Namespace) -> logging.Logger:
+    """Log to standard error, or to the file ``opts.log``; also debug messages if ``opts.verbose``."""
+    handler: logging.Handler = logging.StreamHandler()
+    if opts.log:
+        handler = logging.handlers.TimedRotatingFileHandler(opts.log, "midnight", backupCount=7)
+    elif getattr(opts, "detached", False):
+        handler = logging.NullHandler()
+    handler.setFormatter(logging.Formatter("[%(levelname)s: %(asctime)s : %(name)s] %(message)s", "%Y-%m-%d %H:%M:%S"))
+    root = logging.getLogger()
+    root.setLevel(logging.DEBUG if opts.verbose else logging.INFO)
+    root.addHandler(handler)
+    return logging.getLogger("nameserver")
+
+
+def run(ns: NameServer, logger: logging.Logger, on_ready: Callable[[], None] | None = None) -> None:
+    """Run a nameserver until it is told to end, and say goodbye."""
+    ns.run(on_ready=on_ready)
+    logger.debug("ended")
+    print(_FAREWELL)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Be the program ``nameserver``; return its exit status."""
+    options = _parse_arguments(arguments)
+    try:
+        return _ACTIONS[options.daemon](options)
+    except KeyboardInterrupt:
+        print(_FAREWELL)
+        return 0
+    except (PosttrollError, OSError) as error:
+        # What starts it in the background repeats the line with the program's name.
+        print(error if options.detached else f"nameserver: {error}", file=sys.stderr)
+        return 1
+
+
+def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="nameserver", description="Tell who publishes what, and where.")
+    parser.add_argument(
+        "-d", "--daemon", choices=["start", "stop", "status", "restart"], help="run in the background, or end that"
+    )
+    parser.add_argument(
+        "--pid-file", help="file that the background process holds (default: in the temporary directory)"
+    )
+    parser.add_argument("-l", "--log", help="file to log to, rotated at midnight (default: standard error)")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log debug messages too")
+    parser.add_argument("--no-multicast", action="store_true", help="let publishers register instead of listening")
+    parser.add_argument("-L", "--local-only", action="store_true", help="serve this host only")
+    parser.add_argument("--detached", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+def _run_here(options: argparse.Namespace) -> int:
+    # SIGTERM is to end it in the way Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with ExitStack() as resources:
+        if options.detached or options.pid_file:
+            resources.enter_context(_pid_file(options).held())
+        log = setup_logging(options)
+        nameserver = NameServer(multicast_enabled=not options.no_multicast, restrict_to_localhost=options.local_only)
+        resources.callback(notify, "STOPPING=1")
+        run(nameserver, log, lambda: _tell_ready(options))
+    return 0
+
+
+def _tell_ready(options: argparse.Namespace) -> None:
+    notify("READY=1")
+    if options.detached:
+        silence_stderr()
+
+
+def _start(options: argparse.Namespace) -> int:
+    command = [sys.executable, "-P", "-m", "posttroll.ns", "--detached", "--pid-file", str(_pid_file(options).path)]
+    command += ["--log", os.path.abspath(options.log)] if options.log else []
+    flags = {"--verbose": options.verbose, "--no-multicast": options.no_multicast, "--local-only": options.local_only}
+    start_detached([*command, *(flag for flag, is_given in flags.items() if is_given)])
+    return 0
+
+
+def _stop_daemon(options: argparse.Namespace) -> int:
+    if stop_holder(_pid_file(options)):
+        return 0
+    print("not running", file=sys.stderr)
+    return 1
+
+
+def _tell_status(options: argparse.Namespace) -> int:
+    pid = _pid_file(options).holder()
+    print("not running" if pid is None else f"running (pid {pid})")
+    return 1 if pid is None else 0
+
+
+def _restart(options: argparse.Namespace) -> int:
+    stop_holder(_pid_file(options))
+    return _start(options)
+
+
+def _pid_file(options: argparse.Namespace) -> PidFile:
+    return PidFile(options.pid_file or os.path.join(tempfile.gettempdir(), "nameserver.pid"))
+
+
+_ACTIONS: dict[str | None, Callable[[argparse.Namespace], int]] = {
+    None: _run_here,
+    "start": _start,
+    "stop": _stop_daemon,
+    "status": _tell_status,
+    "restart": _restart,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What is said and when: rules without sockets, threads, clocks or settings."""

@@ -1,0 +1,324 @@
+"""Publishing messages, with or without announcing oneself."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Literal
+
+from posttroll.backends.base import PublishChannel
+from posttroll.backends.registry import configured_backend
+from posttroll.errors import ConfigurationError, EncodeError, MissingSetting, NotStarted
+from posttroll.message import Message
+from posttroll.message_broadcaster import AddressServiceBroadcaster, sendaddressservice
+from posttroll.protocol.drops import Drops
+from posttroll.protocol.topics import as_prefix
+from posttroll.settings import Ports, read
+
+__all__ = [
+    "NoisyPublisher",
+    "Publish",
+    "Publisher",
+    "create_publisher_from_dict_config",
+    "get_own_ip",
+]
+
+logger = logging.getLogger(__name__)
+
+_FAR_AWAY = ("8.8.8.8", 80)
+
+
+def get_own_ip() -> str:
+    """Return the IPv4 address that other hosts know this one by, as far as it can be guessed; nothing is sent."""
+    probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        probe.connect(_FAR_AWAY)
+        return str(probe.getsockname()[0])
+    except OSError:
+        pass
+    finally:
+        probe.close()
+    try:
+        return socket.gethostbyname(socket.gethostname())
+    except OSError:
+        return "127.0.0.1"
+
+
+class Publisher:
+    """Publishes on an address, such as ``tcp://*:9000``; port 0 takes a free one of the range.
+
+    Nothing is bound before `start`. A subscriber that cannot keep up has a queue of its own
+    (setting ``send_high_water_mark``); when that is full, `when_full` decides: "drop" loses the message for that
+    subscriber alone, "block" makes `send` wait. Either is counted in `overruns`, logged once a minute, and told to
+    `on_overrun`, which is called with the publisher.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        name: str = "",
+        min_port: int | None = None,
+        max_port: int | None = None,
+        when_full: str | None = None,
+        on_overrun: Callable[[Publisher], None] | None = None,
+    ) -> None:
+        self._backend = configured_backend()
+        self._address = address
+        self._name = name
+        self._ports = Ports.read(min_port, max_port)
+        self._when_full = read("when_full") if when_full is None else when_full
+        if self._when_full not in ("drop", "block"):
+            raise ConfigurationError(f"when_full is {when_full!r}, but must be drop or block")
+        self._on_overrun = on_overrun
+        self._overruns = Drops()
+        self._last_beat: float | None = None
+        self._publisher: PublishChannel | None = None
+
+    def start(self) -> Publisher:
+        """Bind the address; `BindFailed`."""
+        self.stop()
+        self._publisher = self._backend.open_publish(self._address, self._ports, self._when_full)
+        logger.debug("publisher %s started on %s", self._name, self._publisher.address)
+        return self
+
+    @property
+    def name(self) -> str:
+        """The name given."""
+        return self._name
+
+    @property
+    def port_number(self) -> int | None:
+        """The port bound; before the start, and on an address without port, None."""
+        address = self._publisher.address if self._publisher is not None else ""
+        port = address.rpartition(":")[2]
+        return int(port) if port.isdigit() else None
+
+    @property
+    def overruns(self) -> int:
+        """How many messages found the queue of some subscriber full."""
+        return self._overruns.total()
+
+    def send(self, msg: str | Message) -> None:
+        """Publish a message, or the text of one; safe from several threads."""
+        if isinstance(msg, Message):
+            msg = msg.encode()
+        if not isinstance(msg, str):
+            raise TypeError(f"a publisher sends text or a Message, not {type(msg).__name__}")
+        try:
+            frame = msg.encode()
+        except UnicodeEncodeError as error:
+            raise EncodeError(f"text cannot be written in UTF-8: {error}") from None
+        if not self._channel.send(frame):
+            self._tell_overrun()
+
+    def send_string(self, msg: str | Message) -> None:
+        """Do the same as `send`."""
+        self.send(msg)
+
+    def wait_for_subscriber(self, topic: str = "", timeout: float | None = None) -> bool:
+        """Wait, `timeout` seconds at most, until messages of `topic` have a subscriber; return whether they have.
+
+        What is sent from then on reaches that subscriber. A subscription to a part of the topic counts too.
+        """
+        return self._channel.wait_for_subscriber(as_prefix(topic).encode(), timeout)
+
+    def heartbeat(self, min_interval: float = 0) -> None:
+        """Send a sign of life, unless the last one was sent less than `min_interval` seconds ago."""
+        now = time.monotonic()
+        if min_interval and self._last_beat is not None and now - self._last_beat < min_interval:
+            return
+        self._last_beat = now
+        subject = f"/heartbeat/{'_'.join(self._name.split())}"
+        self.send(Message(subject, "beat", {"min_interval": min_interval}).encode())
+
+    def stop(self) -> None:
+        """Stop publishing; harmless before the start and when stopped."""
+        if self._publisher is not None:
+            self._publisher.close()
+
+    def close(self) -> None:
+        """Do the same as `stop`."""
+        self.stop()
+
+    @property
+    def _channel(self) -> PublishChannel:
+        if self._publisher is None:
+            raise NotStarted("the publisher is not started")
+        return self._publisher
+
+    def _tell_overrun(self) -> None:
+        if self._overruns.add("queue full", time.monotonic()):
+            logger.warning(
+                "publisher %s: a subscriber cannot keep up; messages are %s (%d so far)",
+                self._name or self._address,
+                "delayed" if self._when_full == "block" else "dropped for it",
+                self.overruns,
+            )
+        if self._on_overrun is not None:
+            try:
+                self._on_overrun(self)
+            except Exception:
+                logger.exception("on_overrun of publisher %s failed", self._name or self._address)
+
+
+class NoisyPublisher:
+    """A publisher that announces itself under a name and aliases.
+
+    `nameservers`: the hosts (``host`` or ``host:port``) to register at; without any, everybody around is told, by
+    multicast. `broadcast_interval`: seconds between announcements; 0: none.
+    """
+
+    _publisher_class = Publisher
+
+    def __init__(
+        self,
+        name: str,
+        port: int = 0,
+        aliases: str | Iterable[str] | None = None,
+        broadcast_interval: float = 2,
+        nameservers: str | Iterable[str] | None = None,
+        min_port: int | None = None,
+        max_port: int | None = None,
+        **limits: Any,
+    ) -> None:
+        self.min_port = min_port
+        self.max_port = max_port
+        self._name = name
+        self._services = [name, *([aliases] if isinstance(aliases, str) else aliases or ())]
+        self._broadcast_interval = broadcast_interval
+        self._nameservers = [nameservers] if isinstance(nameservers, str) else list(nameservers or ())
+        self._publisher = self._publisher_class(f"tcp://*:{port}", name, min_port, max_port, **limits)
+        self._announcer: AddressServiceBroadcaster | None = None
+
+    def start(self) -> NoisyPublisher:
+        """Bind and begin to announce; nothing is left running if either fails."""
+        self.stop()
+        self._publisher.start()
+        try:
+            self._announce()
+        except BaseException:
+            self._publisher.stop()
+            raise
+        return self
+
+    def _announce(self) -> None:
+        if self.port_number is not None:
+            host = read("advertised_host") or get_own_ip()
+            self._announcer = sendaddressservice(
+                self._name,
+                f"tcp://{host}:{self.port_number}",
+                self._services,
+                self._broadcast_interval,
+                self._nameservers,
+            )
+            self._announcer.start()
+
+    @property
+    def port_number(self) -> int | None:
+        """The port bound, None before the start."""
+        return self._publisher.port_number
+
+    @property
+    def overruns(self) -> int:
+        """How many messages found the queue of some subscriber full."""
+        return self._publisher.overruns
+
+    def send(self, msg: str | Message) -> None:
+        """Publish a message, or the text of one; safe from several threads."""
+        self._publisher.send(msg)
+
+    def send_string(self, msg: str | Message) -> None:
+        """Do the same as `send`."""
+        self.send(msg)
+
+    def wait_for_subscriber(self, topic: str = "", timeout: float | None = None) -> bool:
+        """Wait, `timeout` seconds at most, until messages of `topic` have a subscriber; return whether they have."""
+        return self._publisher.wait_for_subscriber(topic, timeout)
+
+    def heartbeat(self, min_interval: float = 0) -> None:
+        """Send a sign of life, unless the last one was sent less than `min_interval` seconds ago."""
+        self._publisher.heartbeat(min_interval)
+
+    def stop(self) -> None:
+        """Say goodbye and stop publishing; harmless before the start and when stopped."""
+        announcer, self._announcer = self._announcer, None
+        try:
+            if announcer is not None:
+                announcer.stop()
+        finally:
+            self._publisher.stop()
+
+    def close(self) -> None:
+        """Do the same as `stop`."""
+        self.stop()
+
+
+class Publish:
+    """A publisher for a ``with`` block, of the class that the arguments ask for.
+
+    With a port and ``nameservers=False`` it is a silent `Publisher`, else a `NoisyPublisher`. `limits` are its
+    `when_full` and `on_overrun`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        port: int = 0,
+        aliases: str | Iterable[str] | None = None,
+        broadcast_interval: float = 2,
+        nameservers: str | Iterable[str] | Literal[False] | None = None,
+        min_port: int | None = None,
+        max_port: int | None = None,
+        **limits: Any,
+    ) -> None:
+        self.publisher = create_publisher_from_dict_config(
+            {
+                "name": name,
+                "port": port,
+                "aliases": aliases,
+                "broadcast_interval": broadcast_interval,
+                "nameservers": nameservers,
+                "min_port": min_port,
+                "max_port": max_port,
+                **limits,
+            }
+        )
+
+    def __enter__(self) -> Publisher | NoisyPublisher:
+        return self.publisher.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.publisher.stop()
+
+
+def create_publisher_from_dict_config(settings: Mapping[str, Any]) -> Publisher | NoisyPublisher:
+    """Return the unstarted publisher that a dict of settings describes, which are the arguments of the two classes.
+
+    A `Publisher` if ``port`` or ``address`` is given and ``nameservers`` is False, else a `NoisyPublisher`, for which
+    ``name`` is required (`KeyError`) and items it does not know are ignored.
+    """
+    given = dict(settings)
+    if (given.get("port") or given.get("address")) and given.get("nameservers") is False:
+        address = given.get("address") or f"tcp://*:{given['port']}"
+        return Publisher(address, **{key: value for key, value in given.items() if key not in _NOISY_ONLY})
+    if "name" not in given:
+        raise MissingSetting("NoisyPublisher requires a name")
+    defaults = {**_NOISY_DEFAULTS, **{key: given[key] for key in _LIMITS if key in given}}
+    return NoisyPublisher(given["name"], **{key: given.get(key, default) for key, default in defaults.items()})
+
+
+_NOISY_ONLY = ("nameservers", "aliases", "broadcast_interval", "port", "address")
+_NOISY_DEFAULTS = {
+    "port": 0,
+    "aliases": None,
+    "broadcast_interval": 2,
+    "nameservers": None,
+    "min_port": None,
+    "max_port": None,
+}
+_LIMITS = ("when_full", "on_overrun")

@@ -1,0 +1,291 @@
+"""The settings: one table of all of them, and where their values come from.
+
+Precedence: an argument, `config.set`, the environment (``POSTTROLL_<NAME>``), YAML files, the table's default.
+Values are read when an object is constructed, and checked there.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from donfig import Config
+
+from posttroll.errors import ConfigurationError, MissingSetting
+
+__all__ = ["SETTINGS", "Ports", "Setting", "config", "keepalive", "read", "required", "tell_doubtful_settings"]
+
+logger = logging.getLogger(__name__)
+
+config = Config("posttroll", defaults=[{"backend": "unsecure_zmq"}])
+
+_DONFIG_OWN = {"config", "root_config"}  # POSTTROLL_CONFIG and POSTTROLL_ROOT_CONFIG say where the files are
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of the table. `parse` turns any accepted form into the value, or raises `ValueError`."""
+
+    name: str
+    default: Any
+    kind: str
+    parse: Callable[[Any], Any]
+    help: str
+    old_environment: str = ""
+
+    @property
+    def environment(self) -> str:
+        """The environment variable that sets it."""
+        return f"POSTTROLL_{self.name.upper()}"
+
+
+def _text(value: Any) -> str:
+    return os.fspath(value) if isinstance(value, os.PathLike) else str(value)
+
+
+def _whole(low: int, high: int) -> Callable[[Any], int]:
+    def parse(value: Any) -> int:
+        if isinstance(value, bool) or (isinstance(value, float) and value != int(value)):
+            raise ValueError(value)
+        number = int(value)
+        if not low <= number <= high:
+            raise ValueError(value)
+        return number
+
+    return parse
+
+
+def _seconds(value: Any) -> float:
+    if isinstance(value, bool) or not 0 <= float(value) < 1e9:
+        raise ValueError(value)
+    return float(value)
+
+
+def _claim(value: Any) -> bool:
+    claims = {True: True, False: False, "true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
+    try:
+        return claims[value.lower() if isinstance(value, str) else value]
+    except (KeyError, TypeError):
+        raise ValueError(value) from None
+
+
+def _one_of(*choices: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if value not in choices:
+            raise ValueError(value)
+        return str(value)
+
+    return parse
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return tuple(value.replace(",", " ").split())
+    return tuple(str(item) for item in value)
+
+
+def _interface(value: Any) -> str:
+    return str(ipaddress.IPv4Address(value))
+
+
+_port = _whole(0, 65535)
+_a_port = "a port number, 0 to 65535"
+_count = _whole(1, 10**9)
+_a_count = "a whole number, 1 or more"
+_option = _whole(-1, 2**31 - 1)
+_an_option = "a whole number, -1 for the system's default"
+
+SETTINGS: dict[str, Setting] = {
+    setting.name: setting
+    for setting in (
+        Setting("backend", "unsecure_zmq", "the name of a backend", _text, "How messages travel."),
+        Setting(
+            "message_version",
+            None,
+            "a version such as v1.01",
+            _text,
+            "Version to write messages in; unset: the lowest that the data needs.",
+        ),
+        Setting(
+            "nameserver_port",
+            5557,
+            _a_port,
+            _port,
+            "Port of the nameserver for look-ups.",
+            old_environment="NAMESERVER_PORT",
+        ),
+        Setting("secure_zmq_nameserver_port", 5558, _a_port, _port, "Port of the nameserver for look-ups with CURVE."),
+        Setting("address_publish_port", 16543, _a_port, _port, "Port where the nameserver publishes new addresses."),
+        Setting("broadcast_port", 21200, _a_port, _port, "Port of announcements (UDP) and registrations (TCP)."),
+        Setting(
+            "mc_group",
+            "225.0.0.212",
+            "an IPv4 multicast group, or empty to broadcast",
+            _text,
+            "Multicast group of announcements; empty: broadcast.",
+            old_environment="PYTROLL_MC_GROUP",
+        ),
+        Setting(
+            "multicast_interface",
+            None,
+            "the IPv4 address of an interface",
+            _interface,
+            "Interface for multicast; unset: the system's choice.",
+        ),
+        Setting("advertised_host", None, "a host name or address", _text, "Host to announce; unset: guessed."),
+        Setting("pub_min_port", 49152, _a_port, _port, "Lowest port for publishers that take a free one."),
+        Setting("pub_max_port", 65536, "a port number, up to 65536", _whole(1, 65536), "End of that range, not in it."),
+        Setting(
+            "when_full",
+            "drop",
+            "drop or block",
+            _one_of("drop", "block"),
+            "What a publisher does for a subscriber that cannot keep up: drop its messages, or wait for it.",
+        ),
+        Setting("send_high_water_mark", 20_000, _a_count, _count, "Messages kept for each slow subscriber."),
+        Setting("receive_high_water_mark", 20_000, _a_count, _count, "Messages kept for a slow loop, per publisher."),
+        Setting(
+            "max_message_size",
+            64 * 2**20,
+            "a number of bytes",
+            _whole(1024, 2**31),
+            "Longest message taken from the wire, in bytes.",
+        ),
+        Setting("max_connections", 1000, _a_count, _count, "Most discovered publishers one subscriber connects to."),
+        Setting("max_addresses", 50_000, _a_count, _count, "Most addresses a nameserver keeps."),
+        Setting("max_addresses_per_source", 10_000, _a_count, _count, "Most addresses it keeps from one host."),
+        Setting("max_addresses_per_service", 1000, _a_count, _count, "Most addresses it keeps of one service."),
+        Setting(
+            "authorized_announcer_addresses",
+            None,
+            "a list of addresses, networks or host names",
+            _texts,
+            "Hosts whose announcements a nameserver takes; unset: all.",
+        ),
+        Setting(
+            "authorized_client_addresses",
+            None,
+            "a list of addresses, networks or host names",
+            _texts,
+            "Hosts that may connect to what this process binds; unset: all.",
+        ),
+        Setting(
+            "serve_unsecure_nameserver",
+            False,
+            "true or false",
+            _claim,
+            "Whether a secure nameserver also answers without CURVE.",
+        ),
+        Setting("tcp_keepalive", None, "-1, 0 or 1", _whole(-1, 1), "TCP keep-alive: 1 on, 0 off."),
+        Setting("tcp_keepalive_cnt", None, _an_option, _option, "Unanswered probes before a connection is dead."),
+        Setting("tcp_keepalive_idle", None, _an_option, _option, "Seconds of silence before the first probe."),
+        Setting("tcp_keepalive_intvl", None, _an_option, _option, "Seconds between probes."),
+        Setting(
+            "connection_heartbeat_interval",
+            2.0,
+            "a number of seconds, 0 for none",
+            _seconds,
+            "Seconds between ZeroMQ's own pings of a subscriber's connection.",
+        ),
+        Setting(
+            "connection_heartbeat_timeout",
+            6.0,
+            "a number of seconds",
+            _seconds,
+            "Seconds without an answer to them before it connects anew.",
+        ),
+        Setting("server_secret_key_file", None, "a path", _text, "CURVE secret key of what this process binds."),
+        Setting("clients_public_keys_directory", None, "a path", _text, "Directory of the keys of accepted clients."),
+        Setting("server_public_key_file", None, "a path", _text, "CURVE public key of the servers to connect to."),
+        Setting("client_secret_key_file", None, "a path", _text, "CURVE secret key to connect with."),
+    )
+}
+
+
+def read(name: str) -> Any:
+    """Return the value of a setting; `ConfigurationError` tells what is wrong with it."""
+    setting = SETTINGS[name]
+    value, source = config.get(name, None), setting.environment
+    if value is None and setting.old_environment in os.environ:
+        value, source = os.environ[setting.old_environment], setting.old_environment
+        warnings.warn(
+            f"{setting.old_environment} is deprecated, use {setting.environment}",
+            PendingDeprecationWarning,
+            stacklevel=3,
+        )
+    if value is None:
+        return setting.default
+    try:
+        return setting.parse(value)
+    except (ValueError, TypeError, ArithmeticError):
+        raise ConfigurationError(f"setting {name} ({source}) is {value!r}, but must be {setting.kind}") from None
+
+
+def required(name: str) -> Any:
+    """Return the value of a setting that has to be there; `MissingSetting` if it is not."""
+    value = read(name)
+    if value is None or value == "":
+        setting = SETTINGS[name]
+        raise MissingSetting(f"setting {name} ({setting.environment}) is missing, it must be {setting.kind}")
+    return value
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The range of ports that free ones are taken from; `maximum` is not in it."""
+
+    minimum: int
+    maximum: int
+
+    @classmethod
+    def read(cls, minimum: Any = None, maximum: Any = None) -> Ports:
+        """Take the arguments, or where they are missing the settings ``pub_min_port`` and ``pub_max_port``."""
+        ports = cls(int(minimum or read("pub_min_port")), int(maximum or read("pub_max_port")))
+        if not 0 < ports.minimum < ports.maximum <= 65536:
+            raise ConfigurationError(
+                f"no port lies in {ports.minimum} <= port < {ports.maximum} (settings pub_min_port, pub_max_port); "
+                "give a range within 1 to 65536"
+            )
+        return ports
+
+
+def keepalive() -> dict[str, int]:
+    """Return the TCP keep-alive settings that are set."""
+    names = ("tcp_keepalive", "tcp_keepalive_cnt", "tcp_keepalive_idle", "tcp_keepalive_intvl")
+    return {name: value for name in names if (value := read(name)) is not None}
+
+
+def doubtful_settings() -> Iterator[str]:
+    """Give a line of text for each setting that is unknown, or that does nothing beside the others."""
+    given = {name.replace("-", "_").lower(): value for name, value in config.config.items() if value is not None}
+    for name in sorted(given.keys() - SETTINGS.keys() - _DONFIG_OWN):
+        near = difflib.get_close_matches(name, SETTINGS, n=1, cutoff=0.5)
+        hint = f"; the nearest known one is {near[0]}" if near else ""
+        yield f"unknown setting {name} (POSTTROLL_{name.upper()}) has no effect{hint}"
+    for name in ("tcp_keepalive_cnt", "tcp_keepalive_idle", "tcp_keepalive_intvl"):
+        if name in given and given.get("tcp_keepalive") not in (1, "1"):
+            yield f"setting {name} has no effect unless tcp_keepalive is 1"
+    for one, other in (
+        ("server_secret_key_file", "clients_public_keys_directory"),
+        ("client_secret_key_file", "server_public_key_file"),
+    ):
+        for present, absent in ((one, other), (other, one)):
+            if present in given and absent not in given:
+                yield f"setting {present} has no effect without {absent}"
+
+
+_told: set[str] = set()
+
+
+def tell_doubtful_settings() -> None:
+    """Log each doubtful setting once in the life of the process."""
+    for text in doubtful_settings():
+        if text not in _told:
+            _told.add(text)
+            logger.warning("%s", text)

@@ -1,0 +1,127 @@
+"""Threads: started by name, waited on with a deadline, stopped from anywhere."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+__all__ = ["Bell", "Worker", "call_each"]
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Bell:
+    """Something to poll beside sockets, which any thread or signal handler can ring."""
+
+    def __init__(self) -> None:
+        self._inside, self._outside = socket.socketpair()
+        self._inside.setblocking(False)
+        self._outside.setblocking(False)
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable when the bell rings, -1 once closed."""
+        return self._inside.fileno()
+
+    def ring(self) -> None:
+        """Wake whoever polls; never blocks, harmless when closed."""
+        with contextlib.suppress(OSError):
+            self._outside.send(b"!")
+
+    def silence(self) -> None:
+        """Take note of all that rang so far."""
+        with contextlib.suppress(OSError):
+            while len(self._inside.recv(4096)) == 4096:
+                pass
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        self._inside.close()
+        self._outside.close()
+
+
+class Worker:
+    """A daemon thread with one job, which ends when it is told to.
+
+    The target is called with the worker and runs until ``worker.stopping``. `wake` is called by `stop` and must
+    bring the target back from whatever it waits on.
+    """
+
+    def __init__(self, name: str, target: Callable[[Worker], None], wake: Callable[[], None] | None = None) -> None:
+        self._target = target
+        self._wake = wake
+        self._stopping = threading.Event()
+        self._started = False
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the worker was told to stop."""
+        return self._stopping.is_set()
+
+    def start(self) -> Worker:
+        """Start the thread."""
+        self._started = True
+        self._thread.start()
+        return self
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait in the target for `timeout` seconds, or until told to stop; return whether to stop."""
+        return self._stopping.wait(timeout)
+
+    def is_alive(self) -> bool:
+        """Return whether the thread runs."""
+        return self._thread.is_alive()
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """Tell the target to end and wait for it; raise what it died of, if it did."""
+        self._stopping.set()
+        if self._wake is not None:
+            self._wake()
+        if self._started and self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+            if self._thread.is_alive():
+                logger.error("thread %s did not end within %g s", self._thread.name, timeout)
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def _run(self) -> None:
+        try:
+            self._target(self)
+        except Exception as error:
+            logger.exception("thread %s ended by an error", self._thread.name)
+            self._error = error
+
+
+def call_each(
+    function: Callable[[Item], Result], items: Iterable[Item], timeout: float
+) -> list[Result | BaseException | None]:
+    """Call `function` on all items at once; return what each gave or raised, None for those not done in time."""
+    items = list(items)
+    outcomes: list[Result | BaseException | None] = [None] * len(items)
+
+    def run(index: int, item: Item) -> None:
+        try:
+            outcomes[index] = function(item)
+        except Exception as error:
+            outcomes[index] = error
+
+    threads = [
+        threading.Thread(target=run, args=pair, name=f"posttroll-call-{pair[0]}", daemon=True)
+        for pair in enumerate(items)
+    ]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + timeout
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return list(outcomes)
