@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import logging
 import os
 import selectors
@@ -163,8 +164,6 @@ class MulticastReceiver:
 def mcast_sender(mcgroup: str | None = None) -> tuple[socket.socket, str]:
     """Return a socket to send to a group with, and the group: ``<broadcast>`` where it is none."""
     group = _resolve(mcgroup)
-    if group is not None and not 224 <= int(group.partition(".")[0]) <= 239:
-        raise OSError(errno.EINVAL, f"Invalid multicast address {group} (setting mc_group)")
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_UDP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -199,10 +198,14 @@ def _resolve(mcgroup: str | None) -> str | None:
     if not group or group == _BROADCAST:
         return None
     try:
-        address = socket.gethostbyname(group)
+        address = ipaddress.IPv4Address(socket.gethostbyname(group))
     except (OSError, UnicodeError) as error:
-        raise OSError(errno.EINVAL, f"Invalid multicast address {group} (setting mc_group): {error}") from None
-    return None if address in _BROADCAST_ADDRESSES else address
+        raise OSError(errno.EINVAL, f"Invalid multicast address {group!r} (setting mc_group): {error}") from None
+    if str(address) in _BROADCAST_ADDRESSES:
+        return None
+    if not address.is_multicast:
+        raise OSError(errno.EINVAL, f"Invalid multicast address {group!r} (setting mc_group)")
+    return str(address)
 
 
 def _bound_socket(port: int) -> socket.socket:

@@ -45,7 +45,7 @@ __all__ = [
     "setup_logging",
 ]
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("posttroll.ns")  # also when run by `python -m`
 
 DEFAULT_UNSECURE_ZMQ_NAMESERVER_PORT: int = SETTINGS["nameserver_port"].default
 DEFAULT_SECURE_ZMQ_NAMESERVER_PORT: int = SETTINGS["secure_zmq_nameserver_port"].default

@@ -12,7 +12,17 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from posttroll.backends.base import Peer, Question, Received
+from posttroll.backends.base import (
+    DatagramReceiver,
+    DatagramSender,
+    Peer,
+    PublishChannel,
+    Question,
+    Received,
+    ReplyChannel,
+    RequestChannel,
+    SubscribeChannel,
+)
 from posttroll.errors import BindFailed, ConnectionLost, TransportError, UsedAfterFork
 from posttroll.protocol.topics import overlap
 from posttroll.settings import Ports, read
@@ -348,11 +358,11 @@ class _ReplyChannel:
         self._bus = bus
         self._closed = False
         self.arrived = threading.Condition(bus.lock)
-        self.addresses: list[str] = []
+        self.addresses: Sequence[str] = []
         with bus.lock:
             try:
                 for binding in bindings:
-                    self.addresses.append(bus.bind(binding.uri, Ports.read(), self))
+                    self.addresses = [*self.addresses, bus.bind(binding.uri, Ports.read(), self)]
             except BindFailed:
                 self._unbind()
                 raise
@@ -441,27 +451,27 @@ class MemoryBackend:
     name: str = "memory"
     strength: int = 0
 
-    def open_publish(self, address: str, ports: Ports, when_full: str = "drop") -> _PublishChannel:
+    def open_publish(self, address: str, ports: Ports, when_full: str = "drop") -> PublishChannel:
         """Bind `address`; a port of 0 is replaced by the lowest free one of the range."""
         return _PublishChannel(self.bus, address, ports, when_full)
 
-    def open_subscribe(self) -> _SubscribeChannel:
+    def open_subscribe(self) -> SubscribeChannel:
         """Open a channel that is not yet connected."""
         return _SubscribeChannel(self.bus)
 
-    def open_request(self, peers: Iterable[Peer]) -> _RequestChannel:
+    def open_request(self, peers: Iterable[Peer]) -> RequestChannel:
         """Open a channel to the peers; a question waits for a peer that is not there yet."""
         return _RequestChannel(self.bus, peers)
 
-    def open_reply(self, bindings: Sequence[Peer]) -> _ReplyChannel:
+    def open_reply(self, bindings: Sequence[Peer]) -> ReplyChannel:
         """Bind all the addresses, or none."""
         return _ReplyChannel(self.bus, bindings)
 
-    def announce_with(self, port: int) -> Callable[[], _DatagramSender]:
+    def announce_with(self, port: int) -> Callable[[], DatagramSender]:
         """Return how to send datagrams to all who listen on the bus."""
         return functools.partial(_DatagramSender, self.bus, port)
 
-    def listen_with(self, port: int) -> Callable[[], _DatagramReceiver]:
+    def listen_with(self, port: int) -> Callable[[], DatagramReceiver]:
         """Return how to hear the datagrams of the bus."""
         return functools.partial(_DatagramReceiver, self.bus, port)
 

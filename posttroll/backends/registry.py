@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import pkgutil
-from typing import cast
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, cast
 
 from posttroll.backends.base import Backend
 from posttroll.errors import BackendNotInstalled, UnknownBackend
 from posttroll.settings import read, tell_doubtful_settings
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ["configured_backend", "find_backend", "known_backends"]
 
@@ -24,7 +27,7 @@ _loaded: dict[str, Backend] = {}
 
 def known_backends() -> list[str]:
     """Return the names of the backends of this package and of the installed plug-ins (entry points)."""
-    return sorted(_BUILT_IN.keys() | {point.name for point in importlib.metadata.entry_points(group=_GROUP)})
+    return sorted(_BUILT_IN.keys() | {point.name for point in _plug_ins()})
 
 
 def find_backend(name: str) -> Backend:
@@ -46,6 +49,14 @@ def configured_backend() -> Backend:
 def _load(name: str) -> Backend:
     if target := _BUILT_IN.get(name):
         return cast(Backend, pkgutil.resolve_name(target))
-    for point in importlib.metadata.entry_points(group=_GROUP, name=name):
-        return cast(Backend, point.load())
+    for point in _plug_ins():
+        if point.name == name:
+            return cast(Backend, point.load())
     raise UnknownBackend(f"no backend {name!r}; known: {', '.join(known_backends())}")
+
+
+def _plug_ins() -> Iterable[EntryPoint]:
+    # Imported when a plug-in is asked for: it takes as long as all the rest of the package.
+    from importlib.metadata import entry_points
+
+    return entry_points(group=_GROUP)

@@ -51,6 +51,7 @@ _EXCERPT = 60
 _find_moment = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{3}(?:\d{3})?)?(?:Z|[+-]\d\d:\d\d(?::\d\d(?:\.\d{6})?)?)?", re.ASCII
 ).fullmatch
+_find_word = re.compile(r"\S+").fullmatch
 _split_body = re.compile(r"(\S+)(\s)(.*)", re.DOTALL).fullmatch
 
 
@@ -68,7 +69,7 @@ class Fields(NamedTuple):
 
 def is_word(value: object) -> bool:
     """Return whether `value` is a non-empty text without white space, as subject, type and sender must be."""
-    return isinstance(value, str) and bool(value) and not any(map(str.isspace, value))
+    return isinstance(value, str) and _find_word(value) is not None
 
 
 def encode(

@@ -170,7 +170,7 @@ class Registrar:
 def _read_announcement(data: str | bytes) -> _Announcement:
     fields = codec.decode(data, MAX_DATAGRAM, _MAX_DEPTH)
     if fields.type not in (ANNOUNCEMENT, GOODBYE) or not fields.subject.lower().startswith(_SUBJECT):
-        raise RemoteProtocolError(f"message {fields.subject} {fields.type} is no announcement")
+        raise RemoteProtocolError(f"message {fields.subject[:60]!r} {fields.type[:60]!r} is no announcement")
     name = fields.subject.split("/")[1]
     announcement = _Announcement(fields, PublisherAddress.from_data(fields.data, name))
     _addition(announcement)

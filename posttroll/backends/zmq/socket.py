@@ -24,15 +24,18 @@ __all__ = [
     "ServerSocket",
     "check_process",
     "close_socket",
+    "connect",
     "connect_client",
     "get_context",
     "get_tcp_keepalive_options",
+    "open_client",
     "receive_limit",
     "translated_errors",
 ]
 
 _LINGER_MS = 1000
 _MOST_LISTENING = 1024
+_HIGHEST_PORT = 65_535
 _RANDOM_TRIES = 100
 _PATIENCE = 0.3
 _BETWEEN_TRIES = 0.01
@@ -90,16 +93,32 @@ def close_socket(socket: Socket) -> None:
 
 def connect_client(kind: int, uri: str, backend: str, options: Mapping[int, Any] | None = None) -> Socket:
     """Return a socket that is connected to `uri` in the backend's way; `TransportError`, `ConfigurationError`."""
-    socket = _make(kind, options)
+    socket = open_client(kind, uri, backend, options)
     try:
-        if _needs_security(uri):
-            strategy(backend).guard_client(socket)
-        with translated_errors(f"connect to {uri!r}"):
-            socket.connect(uri)
+        connect(socket, uri)
     except BaseException:
         socket.close(linger=0)
         raise
     return socket
+
+
+def open_client(kind: int, uri: str, backend: str, options: Mapping[int, Any] | None = None) -> Socket:
+    """Return a socket that is ready to be connected to `uri` in the backend's way."""
+    socket = _make(kind, options)
+    try:
+        if _needs_security(uri):
+            strategy(backend).guard_client(socket)
+    except BaseException:
+        socket.close(linger=0)
+        raise
+    return socket
+
+
+def connect(socket: Socket, uri: str) -> None:
+    """Connect; `TransportError` when it is no address."""
+    with translated_errors(f"connect to {uri!r}"):
+        _check_port(uri)
+        socket.connect(uri)
 
 
 class ServerSocket:
@@ -151,11 +170,19 @@ def _bind(socket: Socket, address: str, ports: Ports | None) -> str:
         with translated_errors(f"bind {host} to a free port of {ports.minimum} to {ports.maximum - 1}", _BindFailed):
             return f"{host}:{_bind_to_free_port(socket, host, ports)}"
     with translated_errors(f"bind {address!r}", _BindFailed):
+        _check_port(address)
         _bind_patiently(socket, address)
     if address.startswith("tcp://"):
         bound = str(socket.getsockopt_string(zmq.LAST_ENDPOINT))
         return f"{host}:{bound.rpartition(':')[2]}"
     return address
+
+
+def _check_port(address: str) -> None:
+    """Refuse what libzmq would take as the port's remainder by 65536."""
+    port = address.rpartition(":")[2]
+    if address.startswith("tcp://") and port.isdecimal() and int(port) > _HIGHEST_PORT:
+        raise zmq.ZMQError(zmq.EINVAL)
 
 
 def _bind_patiently(socket: Socket, address: str) -> None:

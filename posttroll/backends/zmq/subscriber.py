@@ -14,7 +14,7 @@ from zmq.utils.monitor import parse_monitor_message
 from posttroll.backends.base import Peer, Received
 from posttroll.backends.zmq import keeper
 from posttroll.backends.zmq.channel import Channel
-from posttroll.backends.zmq.socket import Socket, check_process, connect_client, receive_limit, translated_errors
+from posttroll.backends.zmq.socket import Socket, check_process, connect, open_client, receive_limit, translated_errors
 from posttroll.errors import ConnectionLost
 from posttroll.settings import read
 
@@ -70,14 +70,19 @@ class ZMQSubscriber(Channel):
         if known is not None:
             self._disconnect_now(known)
         kind = zmq.PULL if topics is None else zmq.SUB
-        connection = _Connection(peer, topics, connect_client(kind, peer.uri, peer.backend, _options()))
-        if tell_connected:
-            connection.monitor = connection.socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
-            self._add(connection.monitor, connection)
-        for topic in topics or ():
-            connection.socket.subscribe(topic)
+        connection = _Connection(peer, topics, open_client(kind, peer.uri, peer.backend, _options()))
+        try:
+            if tell_connected:  # watched before it connects, else the news may have come and gone
+                connection.monitor = connection.socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+            for topic in topics or ():
+                connection.socket.subscribe(topic)
+            connect(connection.socket, peer.uri)
+        except BaseException:
+            connection.close()
+            raise
         self._connections[peer] = connection
-        self._add(connection.socket, connection)
+        for socket in filter(None, (connection.socket, connection.monitor)):
+            self._add(socket, connection)
 
     def _add(self, socket: Socket, connection: _Connection) -> None:
         self._by_socket[socket] = connection

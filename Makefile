@@ -1,0 +1,62 @@
+# What developers and CI do, from an empty machine on: each command builds the environment that it needs.
+PYTHON ?= python3
+VENV ?= .venv
+COVERAGE ?= on
+
+RUN := $(VENV)/bin/python -P -m
+READY := $(VENV)/.ready
+DEMO := $(VENV)-demo
+SOURCES := $(shell find posttroll -name '*.py') pyproject.toml
+
+# Older versions of pip do not know dependency groups.
+PIP := pip>=25.1
+
+.PHONY: setup demo test test-fast check docs bench clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) pip install --quiet --upgrade '$(PIP)'
+	$(RUN) pip install --quiet --editable '.[examples]' --group dev
+	touch $@
+
+# In an environment of its own, with the package as users get it.
+demo: $(DEMO)/.ready
+	$(DEMO)/bin/python examples/demo.py
+
+$(DEMO)/.ready: $(SOURCES)
+	$(PYTHON) -m venv $(DEMO)
+	$(DEMO)/bin/python -P -m pip install --quiet '.[examples]'
+	touch $@
+
+test: $(READY)
+ifeq ($(COVERAGE),on)
+	$(RUN) coverage erase
+	$(RUN) coverage run -m pytest
+	$(RUN) coverage combine --quiet
+	$(RUN) coverage report
+else
+	$(RUN) pytest
+endif
+
+test-fast: $(READY)
+	$(RUN) pytest tests/unit
+
+check: $(READY)
+	$(RUN) ruff format --check .
+	$(RUN) ruff check .
+	$(RUN) mypy posttroll $(wildcard tests/typing)
+	$(VENV)/bin/lint-imports
+	$(RUN) codespell_lib
+
+docs: $(READY)
+	$(RUN) sphinx -W --keep-going -n -q -b html doc/source doc/build/html
+	$(RUN) sphinx -W --keep-going -n -q -b doctest doc/source doc/build/doctest
+
+bench: $(READY)
+	set -e; for program in bench/*.py; do $(VENV)/bin/python $$program; done
+
+clean:
+	rm -rf .venv* build dist doc/build .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
