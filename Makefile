@@ -53,6 +53,7 @@ check: $(READY)
 docs: $(READY)
 	$(RUN) sphinx -W --keep-going -n -q -b html doc/source doc/build/html
 	$(RUN) sphinx -W --keep-going -n -q -b doctest doc/source doc/build/doctest
+	$(VENV)/bin/python doc/check_examples.py
 
 bench: $(READY)
 	set -e; for program in bench/*.py; do $(VENV)/bin/python $$program; done

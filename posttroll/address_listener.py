@@ -9,8 +9,9 @@ from typing import Any, Protocol
 
 from posttroll.backends.base import Peer
 from posttroll.backends.registry import configured_backend
+from posttroll.errors import TransportError
+from posttroll.lookup import NameserverClient
 from posttroll.message import Message
-from posttroll.ns import NameserverClient
 from posttroll.protocol.addresses import host_of
 from posttroll.protocol.delivery import Delivery
 from posttroll.protocol.topics import as_prefix
@@ -48,17 +49,20 @@ class AddressListener:
     ) -> None:
         self._subscriber = subscriber
         self._services = frozenset([services] if isinstance(services, str) else services)
-        backend = configured_backend()
+        backend, port = configured_backend(), read("address_publish_port")
         self._delivery: Delivery[Message] = Delivery(Message.decode)
         self._look_ups = [0.0]
         self._is_fed = False
         self._client = NameserverClient(nameserver)
         self._feed = backend.open_subscribe()
         self._worker = Worker("posttroll-address-listener", self._run, self._wake)
-        port = read("address_publish_port")
-        for peer in self._client.peers:
-            feed = Peer(f"tcp://{host_of(peer.uri)}:{port}", backend.name)
-            self._feed.connect(feed, [_FEED_TOPIC], tell_connected=True)
+        try:
+            for peer in self._client.peers:
+                feed = Peer(f"tcp://{host_of(peer.uri)}:{port}", backend.name)
+                self._feed.connect(feed, [_FEED_TOPIC], tell_connected=True)
+        except BaseException:
+            self._wake()
+            raise
 
     def start(self) -> AddressListener:
         """Start listening."""
@@ -80,15 +84,15 @@ class AddressListener:
             self._subscriber.meet(entry)
 
     def _wants(self, services: object) -> bool:
-        offered = {services} if isinstance(services, str) else set(services) if isinstance(services, list) else set()
-        return "" in self._services or not self._services.isdisjoint(offered)
+        offered = [services] if isinstance(services, str) else services if isinstance(services, list) else []
+        return "" in self._services or any(service in offered for service in self._services)
 
     def _wake(self) -> None:
         self._feed.close()
         self._client.close()
 
     def _run(self, worker: Worker) -> None:
-        while not worker.stopping:
+        while not worker.stopping and not self._feed.closed:
             due = min(self._look_ups, default=None)
             received = self._feed.receive(None if due is None else max(0.0, due - time.monotonic()))
             now = time.monotonic()
@@ -107,7 +111,7 @@ class AddressListener:
             for service in self._services:
                 for entry in self._client.ask(service, _LOOK_UP_TIMEOUT):
                     self._subscriber.meet(entry)
-        except TimeoutError:
+        except (TimeoutError, TransportError):
             self._look_ups.append(now + _RETRY_AFTER)
         else:
             if not self._is_fed and not self._look_ups:

@@ -15,6 +15,7 @@ import netifaces
 from posttroll.backends.base import DatagramReceiver, Peer, ReplyChannel
 from posttroll.backends.registry import configured_backend
 from posttroll.bbmcast import MulticastReceiver, get_configured_broadcast_port
+from posttroll.errors import ConnectionLost
 from posttroll.hosts import Hosts
 from posttroll.message import Message
 from posttroll.protocol.addresses import AddressBook, Limits, PublisherAddress
@@ -176,7 +177,7 @@ class AddressReceiver:
         if self._heartbeat_interval is not None:
             feed.heartbeat(self._heartbeat_interval)
         deadlines = [deadline, None if announcer is None else announcer.next_timeout()]
-        wait = min((time - now for time in deadlines if time is not None), default=_LONGEST_WAIT)
+        wait = min((instant - now for instant in deadlines if instant is not None), default=_LONGEST_WAIT)
         receiver.settimeout(max(0.0, min(wait, _LONGEST_WAIT)))
         try:
             data, (source, _) = receiver()
@@ -204,7 +205,7 @@ class _RegistrationReceiver:
     def __call__(self) -> tuple[bytes, tuple[str, int]]:
         question = self._channel.receive(self._timeout)
         if question is None:
-            raise TimeoutError("no registration in time")
+            raise ConnectionLost("closed") if self._channel.closed else TimeoutError("no registration in time")
         self._channel.reply(question, b"ok")
         return question.frame or b"", (question.source, 0)
 

@@ -9,7 +9,6 @@ import os
 import selectors
 import socket
 import struct
-import threading
 import time
 
 from posttroll.errors import BindFailed, ConfigurationError
@@ -63,23 +62,20 @@ def is_missing_network(error: OSError) -> bool:
 
 
 class MulticastSender:
-    """Sends datagrams to a group, the configured one if `mcgroup` is None; can be closed from any thread."""
+    """Sends datagrams to a group, the configured one if `mcgroup` is None."""
 
     def __init__(self, port: int, mcgroup: str | None = None) -> None:
         self.port = port
         self.socket, self.group = mcast_sender(mcgroup)
-        self._lock = threading.Lock()
 
     def __call__(self, data: str | bytes) -> None:
         """Send one datagram; `OSError` when the network does not take it."""
         frame = data.encode() if isinstance(data, str) else data
-        with self._lock:
-            self.socket.sendto(frame, (self.group, self.port))
+        self.socket.sendto(frame, (self.group, self.port))
 
     def close(self) -> None:
         """Close; harmless when closed."""
-        with self._lock:
-            self.socket.close()
+        self.socket.close()
 
 
 class MulticastReceiver:
@@ -94,6 +90,7 @@ class MulticastReceiver:
     def __init__(self, port: int, mcgroup: str | None = None) -> None:
         self.port = port
         self._address = _resolve(mcgroup)
+        self._interface = _interface()
         self.group = self._address or _BROADCAST
         self.socket = _bound_socket(port)
         self._timeout: float | None = None
@@ -103,11 +100,7 @@ class MulticastReceiver:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self.socket, selectors.EVENT_READ)
         self._selector.register(self._bell, selectors.EVENT_READ)
-        try:
-            self._join(time.monotonic())
-        except BaseException:
-            self.close()
-            raise
+        self._join(time.monotonic())
 
     def settimeout(self, tout: float | None = None) -> MulticastReceiver:
         """Set the seconds to wait for a datagram; None: for ever."""
@@ -148,10 +141,8 @@ class MulticastReceiver:
         if self._address is None:
             return
         try:
-            _join_group(self.socket, self._address)
+            _join_group(self.socket, self._address, self._interface)
         except OSError as error:
-            if not is_missing_network(error):
-                raise
             if self._joined is not False:
                 logger.warning("cannot hear multicast group %s (%s), will try again", self.group, error.strerror)
             self._joined = False
@@ -171,8 +162,7 @@ def mcast_sender(mcgroup: str | None = None) -> tuple[socket.socket, str]:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
             return sock, _BROADCAST
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, _time_to_live())
-        if interface := read("multicast_interface"):
-            sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(interface))
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(_interface()))
     except BaseException:
         sock.close()
         raise
@@ -185,7 +175,7 @@ def mcast_receiver(port: int, mcgroup: str | None = None) -> tuple[socket.socket
     sock = _bound_socket(port)
     try:
         if group is not None:
-            _join_group(sock, group)
+            _join_group(sock, group, _interface())
     except BaseException:
         sock.close()
         raise
@@ -224,9 +214,13 @@ def _bound_socket(port: int) -> socket.socket:
     return sock
 
 
-def _join_group(sock: socket.socket, group: str) -> None:
+def _interface() -> str:
+    """Return the address of the interface for multicast, or what leaves the choice to the system."""
+    return read("multicast_interface") or "0.0.0.0"
+
+
+def _join_group(sock: socket.socket, group: str, interface: str) -> None:
     """Join, also when the socket is a member already."""
-    interface = read("multicast_interface") or "0.0.0.0"
     membership = struct.pack("=4s4s", socket.inet_aton(group), socket.inet_aton(interface))
     try:
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)

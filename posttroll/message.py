@@ -8,7 +8,7 @@ import pwd
 import socket
 import warnings
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, Self
 
 from posttroll.errors import EncodeError, MessageError
@@ -69,7 +69,7 @@ class Message:
         self.subject = subject
         self.type = atype
         self.sender = _sender()
-        self.time = datetime.now(timezone.utc)
+        self.time = datetime.now(UTC)
         self.data = data
         self.binary = binary
         self.version = version
@@ -82,7 +82,10 @@ class Message:
         message.__dict__.update(codec.decode(rawstr, max_size)._asdict())
         return message
 
-    from_string = decode
+    @classmethod
+    def from_string(cls, rawstr: str | bytes) -> Self:
+        """Do the same as `decode`."""
+        return cls.decode(rawstr)
 
     @property
     def user(self) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
-from posttroll.backends.base import DatagramSender, Peer
+from posttroll.backends.base import Backend, DatagramSender, Peer
 from posttroll.backends.registry import configured_backend
 from posttroll.bbmcast import MulticastSender, get_configured_broadcast_port, is_missing_network
 from posttroll.errors import ConfigurationError, PosttrollError
@@ -38,8 +37,14 @@ _READ_BY_ALL = 1024
 class DesignatedReceiversSender:
     """Sends to named receivers, all at once, over connections that are kept; can be closed from any thread."""
 
-    def __init__(self, default_port: int, receivers: str | Iterable[str], timeout: float = _REPLY_TIMEOUT) -> None:
-        backend = configured_backend()
+    def __init__(
+        self,
+        default_port: int,
+        receivers: str | Iterable[str],
+        timeout: float = _REPLY_TIMEOUT,
+        backend: Backend | None = None,
+    ) -> None:
+        backend = backend or configured_backend()
         names = [receivers] if isinstance(receivers, str) else receivers
         self._peers = [Peer(nameserver_uri(name, default_port), backend.name) for name in dict.fromkeys(names)]
         self._channel = backend.open_request(self._peers)
@@ -91,7 +96,8 @@ class MessageBroadcaster:
         self._active = interval > 0
         self._sender: DatagramSender | None = None
         self._troubles = Drops()
-        self._worker = Worker(f"posttroll-announce-{name}", self._run, wake=self._close_sender)
+        self._backend = configured_backend()
+        self._worker = Worker(f"posttroll-announce-{name}", self._run, wake=self._break_off)
         self._started = False
         if self._active and not self._receivers:
             _check_length(str(msg), name)
@@ -114,10 +120,10 @@ class MessageBroadcaster:
         # The child of a fork has no such thread, and must not say goodbye for its parent.
         was_running = self.is_running()
         self._worker.stop()
-        self._close_sender()
         goodbye = self._announcer.stopped()
         if was_running and goodbye is not None:
             self._say(goodbye)
+        self._close_sender()
         return self
 
     def is_running(self) -> bool:
@@ -125,13 +131,11 @@ class MessageBroadcaster:
         return self._worker.is_alive()
 
     def _run(self, worker: Worker) -> None:
-        while not worker.stopping:
-            now = time.monotonic()
-            text = self._announcer.due(now)
-            if text is not None:
+        while (deadline := self._announcer.next_timeout()) is not None:
+            if worker.wait(max(0.0, deadline - time.monotonic())):
+                return
+            if text := self._announcer.due(time.monotonic()):
                 self._send(text, worker)
-            deadline = self._announcer.next_timeout()
-            worker.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
 
     def _send(self, text: str, worker: Worker) -> None:
         try:
@@ -147,18 +151,23 @@ class MessageBroadcaster:
             self._sender = None
 
     def _say(self, goodbye: str) -> None:
-        """Send over a sender of its own, as the other one may have been closed in the middle of a request."""
         try:
-            with contextlib.closing(self._open_sender(_GOODBYE_TIMEOUT)) as sender:
-                sender(goodbye)
+            if self._sender is None or self._receivers:
+                self._sender = self._open_sender(_GOODBYE_TIMEOUT)
+            self._sender(goodbye)
         except (OSError, PosttrollError) as error:
             logger.debug("no goodbye: %s", error)
 
     def _open_sender(self, timeout: float = _REPLY_TIMEOUT) -> DatagramSender:
         if self._receivers:
-            return DesignatedReceiversSender(self._port, self._receivers, timeout)
-        opener: Callable[[], DatagramSender] | None = configured_backend().announce_with(self._port)
+            return DesignatedReceiversSender(self._port, self._receivers, timeout, self._backend)
+        opener = self._backend.announce_with(self._port)
         return MulticastSender(self._port) if opener is None else opener()
+
+    def _break_off(self) -> None:
+        """End a request under way; datagrams do not have to be waited for."""
+        if self._receivers:
+            self._close_sender()
 
     def _close_sender(self) -> None:
         sender = self._sender

@@ -1,4 +1,4 @@
-"""Finding publishers by name: asking a nameserver, and being one."""
+"""Being a nameserver; the functions to ask one are here too, under the names they always had."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import timedelta
-from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Protocol
 
 from posttroll.address_receiver import AddressReceiver, ten_minutes
 from posttroll.backends.base import Peer, Question, ReplyChannel
 from posttroll.backends.registry import configured_backend
 from posttroll.daemon import PidFile, notify, silence_stderr, start_detached, stop_holder
-from posttroll.errors import MessageError, PosttrollError, RemoteProtocolError, RequestTimeout
+from posttroll.errors import MessageError, PosttrollError, RemoteProtocolError
+from posttroll.lookup import get_pub_address, get_pub_addresses
 from posttroll.message import Message
 from posttroll.protocol.addresses import nameserver_uri
 from posttroll.protocol.codec import OLDEST_VERSION
@@ -33,7 +33,6 @@ __all__ = [
     "DEFAULT_SECURE_ZMQ_NAMESERVER_PORT",
     "DEFAULT_UNSECURE_ZMQ_NAMESERVER_PORT",
     "NameServer",
-    "NameserverClient",
     "get_active_address",
     "get_configured_nameserver_port",
     "get_configured_secure_zmq_nameserver_port",
@@ -51,13 +50,8 @@ DEFAULT_UNSECURE_ZMQ_NAMESERVER_PORT: int = SETTINGS["nameserver_port"].default
 DEFAULT_SECURE_ZMQ_NAMESERVER_PORT: int = SETTINGS["secure_zmq_nameserver_port"].default
 
 _SUBJECT = "/oper/ns"
-_OTHER_NAMESERVERS_GRACE = 0.2
-_FIRST_PAUSE = 0.02
-_LONGEST_PAUSE = 0.5
 _LONGEST_WAIT = 1.0
 _FAREWELL = "Thanks for using pytroll/nameserver. See you soon on www.pytroll.org!"
-
-Nameservers = str | Iterable[str] | Literal[False] | None
 
 
 def get_configured_unsecure_zmq_nameserver_port() -> int:
@@ -73,91 +67,6 @@ def get_configured_secure_zmq_nameserver_port() -> int:
 def get_configured_nameserver_port() -> int:
     """Return the port for look-ups with the configured backend."""
     return configured_backend().nameserver_ports()[0][1]
-
-
-class NameserverClient:
-    """Asks one or several nameservers, over connections that are kept; `close` may come from any thread."""
-
-    def __init__(self, nameserver: Nameservers = "localhost") -> None:
-        backend = configured_backend()
-        names = [nameserver] if isinstance(nameserver, str) else nameserver
-        port = get_configured_nameserver_port()
-        self.peers = [Peer(nameserver_uri(name, port), backend.name) for name in dict.fromkeys(names or ["localhost"])]
-        self._channel = backend.open_request(self.peers)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def ask(self, service: str, timeout: float) -> list[dict[str, Any]]:
-        """Return the entries of a service, of all with ""; `RequestTimeout` if no nameserver answers in time."""
-        request = Message(_SUBJECT, "request", {"service": service}).encode().encode()
-        replies = self._channel.request(request, timeout, _OTHER_NAMESERVERS_GRACE)
-        if not replies:
-            raise RequestTimeout(f"Didn't get an address after {timeout:g} seconds.")
-        return list(
-            {entry["URI"]: entry for peer, reply in replies.items() for entry in _entries(peer, reply)}.values()
-        )
-
-    def close(self) -> None:
-        """Disconnect; harmless when closed."""
-        self._channel.close()
-
-
-def _entries(peer: Peer, reply: bytes) -> list[dict[str, Any]]:
-    """Return the usable entries of a reply."""
-    try:
-        data = Message.decode(reply).data
-    except MessageError as error:
-        logger.warning("nameserver %s gave an unusable reply: %s", peer.uri, error)
-        return []
-    if not isinstance(data, list):
-        return []
-    return [entry for entry in data if isinstance(entry, dict) and isinstance(entry.get("URI"), str)]
-
-
-def get_pub_address(
-    name: str, timeout: float = 10, nameserver: Nameservers = "localhost"
-) -> list[dict[str, Any]] | Literal[""]:
-    """Return the addresses that publish the service `name`, "" if there is none; `TimeoutError`.
-
-    `nameserver`: one or several; what they know is put together, and one that does not answer delays none.
-    """
-    with NameserverClient(nameserver) as client:
-        return client.ask(name, timeout) or ""
-
-
-def get_pub_addresses(
-    names: str | Iterable[str] | None = None, timeout: float = 10, nameserver: Nameservers = "localhost"
-) -> list[dict[str, Any]]:
-    """Return the addresses that publish the services `names` (None: all), asking for `timeout` seconds at most.
-
-    It waits until there is one for each name, or the time is over; `TimeoutError` if no nameserver ever answered.
-    """
-    wanted = [""] if names is None else [names] if isinstance(names, str) else list(names)
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in wanted}
-    deadline = time.monotonic() + timeout
-    has_answered = False
-    pause, longest_pause = _FIRST_PAUSE, min(timeout / 20, _LONGEST_PAUSE)
-    with NameserverClient(nameserver) as client:
-        while timeout > 0:
-            for name in [name for name, entries in found.items() if not entries]:
-                try:
-                    found[name] = client.ask(name, max(0.0, deadline - time.monotonic()))
-                    has_answered = True
-                except RequestTimeout:
-                    if not has_answered:
-                        raise RequestTimeout(f"Didn't get an address after {timeout:g} seconds.") from None
-            left = deadline - time.monotonic()
-            if all(found.values()) or left <= 0:
-                break
-            pause = min(2 * pause, longest_pause)
-            threading.Event().wait(min(pause, left))
-    return list({entry["URI"]: entry for entries in found.values() for entry in entries}.values())
 
 
 class _LookUp(Protocol):
@@ -229,13 +138,13 @@ class NameServer:
             ).start()
             resources.callback(receiver.stop)
         logger.info("nameserver answers at %s", ", ".join(channel.addresses))
+        resources.callback(logger.info, "nameserver stopped")
         if on_ready is not None:
             on_ready()
-        while not self._stopping.is_set():
+        while not self._stopping.is_set() and not channel.closed:
             question = channel.receive(_LONGEST_WAIT)
             if question is not None:
                 channel.reply(question, self._answer(question, receiver).encode().encode())
-        logger.info("nameserver stopped")
 
     def _answer(self, question: Question, receiver: _LookUp) -> Message:
         try:
@@ -264,7 +173,9 @@ def setup_logging(opts: argparse.Namespace) -> logging.Logger:
     """Log to standard error, or to the file ``opts.log``; also debug messages if ``opts.verbose``."""
     handler: logging.Handler = logging.StreamHandler()
     if opts.log:
-        handler = logging.handlers.TimedRotatingFileHandler(opts.log, "midnight", backupCount=7)
+        handler = logging.handlers.TimedRotatingFileHandler(
+            opts.log, "midnight", backupCount=7, errors="backslashreplace"
+        )
     elif getattr(opts, "detached", False):
         handler = logging.NullHandler()
     handler.setFormatter(logging.Formatter("[%(levelname)s: %(asctime)s : %(name)s] %(message)s", "%Y-%m-%d %H:%M:%S"))

@@ -74,6 +74,7 @@ class Publisher:
             raise ConfigurationError(f"when_full is {when_full!r}, but must be drop or block")
         self._on_overrun = on_overrun
         self._overruns = Drops()
+        self._failures = Drops()
         self._last_beat: float | None = None
         self._publisher: PublishChannel | None = None
 
@@ -130,9 +131,9 @@ class Publisher:
         now = time.monotonic()
         if min_interval and self._last_beat is not None and now - self._last_beat < min_interval:
             return
-        self._last_beat = now
         subject = f"/heartbeat/{'_'.join(self._name.split())}"
         self.send(Message(subject, "beat", {"min_interval": min_interval}).encode())
+        self._last_beat = now
 
     def stop(self) -> None:
         """Stop publishing; harmless before the start and when stopped."""
@@ -161,7 +162,8 @@ class Publisher:
             try:
                 self._on_overrun(self)
             except Exception:
-                logger.exception("on_overrun of publisher %s failed", self._name or self._address)
+                if self._failures.add("on_overrun", time.monotonic()):
+                    logger.exception("on_overrun of publisher %s failed", self._name or self._address)
 
 
 class NoisyPublisher:

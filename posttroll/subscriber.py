@@ -14,8 +14,8 @@ from posttroll.address_listener import AddressListener as _AddressListener
 from posttroll.backends.base import Peer, Received
 from posttroll.backends.registry import configured_backend, find_backend
 from posttroll.errors import ConfigurationError, TransportError
+from posttroll.lookup import get_pub_address, get_pub_addresses
 from posttroll.message import CURRENT_MESSAGE_VERSION, Message
-from posttroll.ns import get_pub_address, get_pub_addresses
 from posttroll.protocol.delivery import Delivery
 from posttroll.protocol.topics import as_prefixes
 from posttroll.settings import read
@@ -201,14 +201,14 @@ class Subscriber:
             if item["URI"] not in self._addresses:
                 self._check_discovered(item)
                 self.add(item)
-        except (ConfigurationError, TransportError, KeyError, TypeError, NotImplementedError) as error:
+        except (ConfigurationError, TransportError, KeyError, TypeError, ValueError, NotImplementedError) as error:
             if self._delivery.drops.add("address refused", time.monotonic()):
-                logger.warning("address from the nameserver refused: %s: %s", entry, error)
+                logger.warning("address from the nameserver refused: %.200s: %.200s", entry, error)
 
     def _check_discovered(self, item: Mapping[str, Any]) -> None:
         version = str(item.get("supported_message_version", CURRENT_MESSAGE_VERSION))
         if version > CURRENT_MESSAGE_VERSION:
-            raise ConfigurationError(f"it writes messages of version {version}, newer than {CURRENT_MESSAGE_VERSION}")
+            raise ConfigurationError(f"it writes messages of version {version!r}, newer than {CURRENT_MESSAGE_VERSION}")
         if find_backend(item["backend"]).strength < self._backend.strength:
             raise ConfigurationError(f"backend {item['backend']} is weaker than the configured {self._backend.name}")
         if len(self._addresses) >= read("max_connections"):

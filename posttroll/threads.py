@@ -60,7 +60,7 @@ class Worker:
         self._stopping = threading.Event()
         self._started = False
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     @property
     def stopping(self) -> bool:
@@ -70,7 +70,7 @@ class Worker:
     def start(self) -> Worker:
         """Start the thread."""
         self._started = True
-        self._thread.start()
+        self.thread.start()
         return self
 
     def wait(self, timeout: float | None) -> bool:
@@ -79,17 +79,17 @@ class Worker:
 
     def is_alive(self) -> bool:
         """Return whether the thread runs."""
-        return self._thread.is_alive()
+        return self.thread.is_alive()
 
     def stop(self, timeout: float = 5.0) -> None:
         """Tell the target to end and wait for it; raise what it died of, if it did."""
         self._stopping.set()
         if self._wake is not None:
             self._wake()
-        if self._started and self._thread is not threading.current_thread():
-            self._thread.join(timeout)
-            if self._thread.is_alive():
-                logger.error("thread %s did not end within %g s", self._thread.name, timeout)
+        if self._started and self.thread is not threading.current_thread():
+            self.thread.join(timeout)
+            if self.thread.is_alive():
+                logger.error("thread %s did not end within %g s", self.thread.name, timeout)
         error, self._error = self._error, None
         if error is not None:
             raise error
@@ -98,7 +98,7 @@ class Worker:
         try:
             self._target(self)
         except Exception as error:
-            logger.exception("thread %s ended by an error", self._thread.name)
+            logger.exception("thread %s ended by an error", self.thread.name)
             self._error = error
 
 

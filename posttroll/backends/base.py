@@ -91,7 +91,7 @@ class SubscribeChannel(Protocol):
         """Disconnect; go on reading what is on its way until `linger` seconds pass in silence. Unknown is ignored."""
 
     def receive(self, timeout: float | None) -> Received | None:
-        """Return the next frame, None when `timeout` seconds passed without one (None: wait for ever) or when closed."""
+        """Return the next frame; None after `timeout` seconds without one (None: wait for ever), and when closed."""
 
     @property
     def closed(self) -> bool:
@@ -126,6 +126,10 @@ class ReplyChannel(Protocol):
 
     def reply(self, question: Question, frame: bytes) -> None:
         """Answer; nothing happens when the asker is gone."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether the channel was closed; `receive` then returns None at once."""
 
     def close(self) -> None:
         """Give the addresses back."""

@@ -29,7 +29,7 @@ from posttroll.settings import Ports, read
 
 __all__ = ["Bus", "MemoryBackend", "backend"]
 
-_ADDRESS = re.compile(r"tcp://(?P<host>[^/]+):(?P<port>\d+)|(ipc|inproc)://.+")
+_ADDRESS = re.compile(r"tcp://[^/]+:(?P<port>\d+)|(ipc|inproc)://.+")
 _HOST = "127.0.0.1"
 _MOST_DATAGRAMS = 10_000
 
@@ -66,15 +66,15 @@ class Bus:
         if os.getpid() != self._process:
             raise UsedAfterFork("the memory bus does not reach beyond the process it was made in")
 
-    def bind(self, address: str, ports: Ports, channel: _ReplyChannel | _PublishChannel) -> str:
-        """Give the address to the channel; return it with its real port. The lock is held."""
+    def bind(self, address: str, ports: Ports, channel: _ReplyChannel | _PublishChannel) -> tuple[str, str]:
+        """Give the address to the channel; return it with its real port, and its place. The lock is held."""
         if address.startswith("tcp://") and address.endswith(":0"):
             address = f"{address[:-1]}{self._free_port(ports)}"
         place = _place(address, BindFailed)
         if place in self.bound:
             raise BindFailed(f"cannot bind {address}: in use")
         self.bound[place] = channel
-        return address
+        return address, place
 
     def copies(self) -> int:
         """Return how often the next frame arrives."""
@@ -117,8 +117,9 @@ class _Link:
     """One way into an inbox, and what is under way on it."""
 
     inbox: _Inbox
-    prefixes: tuple[bytes, ...]
+    place: str
     peer: Peer
+    prefixes: tuple[bytes, ...] = (b"",)
     tells_connected: bool = False
     is_open: bool = True
     waiting: int = 0
@@ -208,8 +209,7 @@ class _PublishChannel:
         self._high_water_mark = read("send_high_water_mark")
         self._closed = False
         with bus.lock:
-            self.address = bus.bind(address, ports, self)
-            self._place = _place(self.address, BindFailed)
+            self.address, self._place = bus.bind(address, ports, self)
             for link in bus.links[self._place]:
                 if link.tells_connected:
                     link.inbox.tell_connected(link)
@@ -269,7 +269,7 @@ class _SubscribeChannel:
                 raise ConnectionLost(f"cannot connect to {peer.uri!r}: the subscriber is closed")
             if peer in self._links:
                 return
-            self._links[peer] = link = _Link(self._inbox, prefixes, peer, tell_connected)
+            self._links[peer] = link = _Link(self._inbox, place, peer, prefixes, tell_connected)
             self._bus.links[place].append(link)
             self._bus.changed.notify_all()
             if tell_connected and place in self._bus.bound:
@@ -295,7 +295,7 @@ class _SubscribeChannel:
 
     def _unlink(self, link: _Link) -> None:
         link.is_open = False
-        self._bus.links[_place(link.peer.uri, TransportError)].remove(link)
+        self._bus.links[link.place].remove(link)
         self._bus.changed.notify_all()
 
 
@@ -358,14 +358,20 @@ class _ReplyChannel:
         self._bus = bus
         self._closed = False
         self.arrived = threading.Condition(bus.lock)
-        self.addresses: Sequence[str] = []
+        self._places: dict[str, str] = {}
         with bus.lock:
             try:
                 for binding in bindings:
-                    self.addresses = [*self.addresses, bus.bind(binding.uri, Ports.read(), self)]
+                    address, place = bus.bind(binding.uri, Ports.read(), self)
+                    self._places[address] = place
             except BindFailed:
                 self._unbind()
                 raise
+        self.addresses: Sequence[str] = list(self._places)
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
 
     def receive(self, timeout: float | None) -> Question | None:
         with self._bus.lock:
@@ -385,11 +391,11 @@ class _ReplyChannel:
                 self.arrived.notify_all()
 
     def _queues(self) -> list[deque[Question]]:
-        return [self._bus.questions[_place(address, BindFailed)] for address in self.addresses]
+        return [self._bus.questions[place] for place in self._places.values()]
 
     def _unbind(self) -> None:
-        for address in self.addresses:
-            del self._bus.bound[_place(address, BindFailed)]
+        for place in self._places.values():
+            del self._bus.bound[place]
 
 
 class _DatagramSender:
@@ -417,9 +423,9 @@ class _DatagramReceiver:
         self._source = (_HOST, port)
         self._timeout: float | None = None
         self._inbox = _Inbox(bus)
-        self._link = _Link(self._inbox, (b"",), Peer(f"udp:{port}", "memory"))
+        self._link = _Link(self._inbox, f"udp:{port}", Peer("", "memory"))
         with bus.lock:
-            bus.links[self._link.peer.uri].append(self._link)
+            bus.links[self._link.place].append(self._link)
 
     def __call__(self) -> tuple[bytes, tuple[str, int]]:
         underway = self._inbox.take(self._timeout)
@@ -439,7 +445,7 @@ class _DatagramReceiver:
     def close(self) -> None:
         with self._bus.lock:
             if not self._inbox.closed:
-                self._bus.links[self._link.peer.uri].remove(self._link)
+                self._bus.links[self._link.place].remove(self._link)
                 self._inbox.close()
 
 

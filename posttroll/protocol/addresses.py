@@ -16,7 +16,8 @@ __all__ = ["AddressBook", "Change", "Limits", "Outcome", "PublisherAddress", "ho
 MAX_URI_LENGTH = 1024
 _KNOWN_ITEMS = {"URI", "service", "backend", "supported_message_version"}
 _MADE_HERE = {"status", "name", "receive_time"}
-_COST_UNIT = 1024
+_SIZE_UNIT = 1024
+_SERVICES_UNIT = 8
 
 _split_uri = re.compile(r"(?:(?P<scheme>\w+)://)?(?P<host>\[[^\]]*\]|[^:]*)(?P<port>:[\d*]+)?").fullmatch
 
@@ -96,7 +97,10 @@ def _read_optional_text(data: dict[str, Any], key: str) -> str | None:
 
 @dataclass(frozen=True)
 class Limits:
-    """How many addresses are kept: in all, of one source, of one service. Long announcements count as several."""
+    """How many addresses are kept: in all, of one source, of one service.
+
+    In all and of one source, an address with a long announcement or many services counts as several.
+    """
 
     total: int = 50_000
     per_source: int = 10_000
@@ -110,6 +114,7 @@ class Outcome(enum.Enum):
     REFRESHED = enum.auto()
     CHANGED = enum.auto()
     REFUSED = enum.auto()
+    OVERRULED = enum.auto()
 
 
 class Change(NamedTuple):
@@ -120,6 +125,7 @@ class Change(NamedTuple):
 
 
 _REFRESHED = Change(Outcome.REFRESHED)
+_OVERRULED = Change(Outcome.OVERRULED)
 
 
 @dataclass(slots=True)
@@ -131,11 +137,12 @@ class _Entry:
     received: datetime
     confirmed: bool = False
 
-    def group_keys(self) -> Iterator[tuple[str, str]]:
-        yield "total", ""
-        yield "source", self.source
+    def shares(self) -> Iterator[tuple[tuple[str, str], int]]:
+        """Give the key of each group it belongs to, and what it costs there."""
+        yield ("total", ""), self.cost
+        yield ("source", self.source), self.cost
         for service in dict.fromkeys(self.address.services):
-            yield "service", service
+            yield ("service", service), 1
 
     def as_data(self) -> dict[str, Any]:
         return {
@@ -160,7 +167,8 @@ class AddressBook:
     """The addresses heard of within `max_age` seconds, no more than the limits allow.
 
     When there is no room for a newcomer, the eldest entry that was heard only once gives way; entries that were
-    confirmed by a second announcement stay.
+    confirmed by a second announcement stay. What the very host that an address names says of it overrules what others
+    say.
     """
 
     def __init__(self, max_age: float, wall_clock: Callable[[], datetime], limits: Limits | None = None) -> None:
@@ -180,8 +188,11 @@ class AddressBook:
         if known is not None and (known.address is address or known.address == address):
             self._refresh(known, now)
             return _REFRESHED
+        if known is not None and known.source == host_of(address.uri) != source:
+            return _OVERRULED
         former = () if known is None else (self._forget(known),)
-        entry = _Entry(address, source, 1 + size // _COST_UNIT, now, self._wall_clock())
+        cost = 1 + size // _SIZE_UNIT + len(address.services) // _SERVICES_UNIT
+        entry = _Entry(address, source, cost, now, self._wall_clock())
         if not self._can_make_room(entry):
             return Change(Outcome.REFUSED, former)
         gone = *self._lost_services(former, address), *self._make_room(entry)
@@ -219,41 +230,41 @@ class AddressBook:
         self._entries[uri] = entry
         if not entry.confirmed:
             entry.confirmed = True
-            for key in entry.group_keys():
+            for key, cost in entry.shares():
                 group = self._groups[key]
                 del group.unconfirmed[uri]
-                group.confirmed_cost += entry.cost
+                group.confirmed_cost += cost
 
     def _can_make_room(self, entry: _Entry) -> bool:
-        for key in entry.group_keys():
+        for key, cost in entry.shares():
             group = self._groups.get(key)
             confirmed = 0 if group is None else group.confirmed_cost
-            if confirmed + entry.cost > self._limits[key[0]]:
+            if confirmed + cost > self._limits[key[0]]:
                 return False
         return True
 
     def _make_room(self, entry: _Entry) -> Iterator[PublisherAddress]:
-        for key in entry.group_keys():
-            while (group := self._groups.get(key)) and group.cost + entry.cost > self._limits[key[0]]:
+        for key, cost in entry.shares():
+            while (group := self._groups.get(key)) and group.cost + cost > self._limits[key[0]]:
                 yield self._forget(self._entries[next(iter(group.unconfirmed))])
 
     def _enter(self, entry: _Entry) -> None:
         uri = entry.address.uri
         self._entries[uri] = entry
-        for key in entry.group_keys():
+        for key, cost in entry.shares():
             group = self._groups.setdefault(key, _Group())
             group.members[uri] = group.unconfirmed[uri] = None
-            group.cost += entry.cost
+            group.cost += cost
 
     def _forget(self, entry: _Entry) -> PublisherAddress:
         uri = entry.address.uri
         del self._entries[uri]
-        for key in entry.group_keys():
+        for key, cost in entry.shares():
             group = self._groups[key]
             del group.members[uri]
             group.unconfirmed.pop(uri, None)
-            group.cost -= entry.cost
-            group.confirmed_cost -= entry.cost if entry.confirmed else 0
+            group.cost -= cost
+            group.confirmed_cost -= cost if entry.confirmed else 0
             if not group.members:
                 del self._groups[key]
         return entry.address

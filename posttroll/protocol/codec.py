@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -88,9 +88,11 @@ def encode(
 
 def encode_head(subject: str, type: str, sender: str, time: datetime, version: str) -> str:
     """Return the message's text up to its version."""
-    for name, value in (("subject", subject), ("type", type), ("sender", sender)):
+    for name, value in (("subject", subject), ("type", type), ("sender", sender), ("version", version)):
         if not is_word(value):
             raise EncodeError(f"Invalid {name}: {value!r} is not a non-empty text without white space")
+    if not isinstance(time, datetime):
+        raise EncodeError(f"Invalid time: {time!r} is not a datetime")
     return f"{MAGIC}{subject} {type} {sender} {moment_writer(version)(time)} {version}"
 
 
@@ -115,12 +117,10 @@ def moment_writer(version: str) -> Callable[[Any], str]:
 
 
 def _write_bytes(data: bytes | bytearray) -> str:
-    for separator, charset in _BYTES_SEPARATORS.items():
-        try:
-            return separator + data.decode(charset)
-        except UnicodeDecodeError:
-            continue
-    raise AssertionError("every byte is a character of ISO-8859-1")
+    try:
+        return "\t" + data.decode("utf-8")
+    except UnicodeDecodeError:
+        return "\f" + data.decode("iso-8859-1")
 
 
 def _write_json(version: str | None, data: Any) -> tuple[str, str]:
@@ -134,7 +134,7 @@ def _write_json(version: str | None, data: Any) -> tuple[str, str]:
     try:
         text = json.dumps(data, default=default)
     except (TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise EncodeError(f"Invalid data: data is not JSON serializable: {_excerpt(data)} ({error})") from None
+        raise EncodeError(f"Invalid data: data is not JSON serializable: {error}") from None
     if text.count("[") + text.count("{") > MAX_DEPTH and _depth(data) > MAX_DEPTH:
         raise EncodeError(f"Invalid data: nested more than {MAX_DEPTH} deep")
     if version is not None or any(isinstance(value, datetime) for value in special):
@@ -144,16 +144,10 @@ def _write_json(version: str | None, data: Any) -> tuple[str, str]:
 
 def _depth(data: Any) -> int:
     depth, level = 0, [data]
-    while level:
-        level = [inner for value in level for inner in _inner(value)]
+    while level := [value for value in level if isinstance(value, dict | list | tuple)]:
+        level = [inner for value in level for inner in (value.values() if isinstance(value, dict) else value)]
         depth += 1
-    return depth - 1
-
-
-def _inner(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list | tuple) else ()
+    return depth
 
 
 def decode(raw: str | bytes | bytearray | memoryview, max_size: int = MAX_SIZE, max_depth: int = MAX_DEPTH) -> Fields:
@@ -251,8 +245,7 @@ def _read_json(data: str, separator: str, max_depth: int) -> tuple[Any, bool]:
     if type(value) is dict:
         revive_moments(value, max_depth)
     elif type(value) is list:
-        for inner in _dicts_of(value, max_depth):
-            revive_moments(inner, max_depth)
+        _revive_in_dicts(value, max_depth)
     return value, False
 
 
@@ -276,22 +269,22 @@ def _parse_json_slowly(data: str) -> Any:
         raise DecodeError(f"data are not JSON: {error} in {_excerpt(data)}") from None
 
 
-def _dicts_of(top: list[Any], max_depth: int) -> list[dict[str, Any]]:
-    """Return the dicts that lie in lists only, as texts in a list that is in no dict stay texts."""
-    dicts: list[dict[str, Any]] = []
+def _revive_in_dicts(top: list[Any], max_depth: int) -> None:
+    """Do so in the dicts that lie in lists only, as texts in a list that is in no dict stay texts."""
     level = [top]
-    for _ in range(max_depth):
+    for deeper in reversed(range(max_depth)):
         values = [value for container in level for value in container]
-        dicts += [value for value in values if type(value) is dict]
+        for value in values:
+            if type(value) is dict:
+                revive_moments(value, deeper)
         level = [value for value in values if type(value) is list]
         if not level:
-            return dicts
+            return
     raise DecodeError(f"data are nested more than {max_depth} deep")
 
 
-def _excerpt(value: Any) -> str:
-    text = repr(value[:_EXCERPT] if isinstance(value, str) else value)
-    return text if len(text) <= 2 * _EXCERPT else text[: 2 * _EXCERPT] + "…"
+def _excerpt(text: str) -> str:
+    return repr(text if len(text) <= _EXCERPT else text[:_EXCERPT] + "…")
 
 
 _READERS: dict[str, Callable[[str, str, int], tuple[Any, bool]]] = {

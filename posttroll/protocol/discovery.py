@@ -42,6 +42,7 @@ _MAX_DEPTH = 20
 _FIRST_GAP = 0.1
 _LONGEST_CACHED = 2048
 _FEWEST_CACHED = 1000
+_REFUSALS = {Outcome.REFUSED: "too many addresses", Outcome.OVERRULED: "another host's address"}
 
 Compose = Callable[[str, str, Any], str]
 """What makes the text of a message of this process, now, from a subject, a type and data."""
@@ -123,8 +124,8 @@ class Registrar:
         change = self._book.heard(address, source, now, len(data))
         if change.outcome is Outcome.REFRESHED:
             return []
-        if change.outcome is Outcome.REFUSED:
-            self._drop("too many addresses", source, now, address.uri)
+        if reason := _REFUSALS.get(change.outcome):
+            self._drop(reason, source, now, address.uri)
             return self._removals(change.removed)
         return [*self._removals(change.removed), _addition(announcement)]
 

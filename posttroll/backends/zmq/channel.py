@@ -23,7 +23,7 @@ from posttroll.threads import Bell
 __all__ = ["Channel", "milliseconds_until"]
 
 _ORDER_TIMEOUT = 5.0
-_LONGEST_DEAFNESS = 1.0
+_LONGEST_DEAFNESS = 0.4
 
 
 class _Order:
@@ -39,7 +39,8 @@ class _Order:
             self._action()
         except Exception as error:
             self._error = error
-        self._done.set()
+        finally:
+            self._done.set()
 
     def wait(self) -> None:
         if not self._done.wait(_ORDER_TIMEOUT):
@@ -48,12 +49,39 @@ class _Order:
             raise self._error
 
 
+class _OwnedLock:
+    """A lock that knows which thread holds it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._owner: int | None = None
+
+    def acquire(self, blocking: bool = True) -> bool:
+        acquired = self._lock.acquire(blocking)
+        if acquired:
+            self._owner = threading.get_ident()
+        return acquired
+
+    def release(self) -> None:
+        self._owner = None
+        self._lock.release()
+
+    def is_mine(self) -> bool:
+        return self._owner == threading.get_ident()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+
 class Channel:
     """Sockets, the poller over them, and the lock and the bell that guard them."""
 
     def __init__(self) -> None:
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        self._lock = _OwnedLock()
         self._orders: deque[_Order] = deque()
         self._bell = Bell()
         self._poller = zmq.Poller()
@@ -87,7 +115,9 @@ class Channel:
         self._orders.append(order)
         self._bell.ring()
         self._carry_out_orders()
-        order.wait()
+        # A signal handler that interrupts the receiver cannot wait for it: it is obeyed when the handler returns.
+        if not self._lock.is_mine():
+            order.wait()
 
     def _carry_out_orders(self) -> None:
         while self._orders and self._lock.acquire(blocking=False):
@@ -101,7 +131,7 @@ class Channel:
             self._orders.popleft().carry_out()
 
     def _poll(self, deadline: float | None) -> list[Socket]:
-        """Wait for sockets that are readable, the bell, or the deadline; return those sockets, perhaps none before it."""
+        """Wait for readable sockets, the bell, or the deadline; return the sockets, perhaps none too early."""
         if threading.current_thread() is threading.main_thread():
             # A signal that comes just before the poll does not end it, so its handler would have to wait for long.
             soon = time.monotonic() + _LONGEST_DEAFNESS

@@ -42,6 +42,7 @@ def destroy_context(linger: int | None = None) -> None:
     with _lock:
         mine = context.pop(os.getpid(), None)
     if mine is not None:
+        _close_channels()
         mine.destroy(linger)
 
 
@@ -50,11 +51,16 @@ def close_at_exit(channel: _Closable) -> None:
     _open.add(channel)
 
 
+def _close_channels() -> None:
+    """Close each in its own way, as its sockets may be in use by a thread."""
+    for channel in list(_open):
+        channel.close()
+
+
 @atexit.register
 def _flush() -> None:
     """Let what was sent last leave the process, within the linger time of its socket."""
-    for channel in list(_open):
-        channel.close()
+    _close_channels()
     mine = context.get(os.getpid())
     # Termination waits for every socket, so one that a user left open would hang the exit; there is no public list.
     if mine is not None and all(socket.closed for socket in mine._sockets):

@@ -7,12 +7,14 @@ import contextlib
 import logging
 import os
 import stat
+import struct
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import zmq
 from zmq.auth.certs import load_certificate
+from zmq.utils import z85
 
 from posttroll.errors import KeyFileError
 
@@ -52,12 +54,19 @@ def _load(path: str | Path) -> tuple[bytes, bytes | None]:
         public, secret = load_certificate(path)
     except OSError as error:
         raise KeyFileError(f"key file {path} cannot be read: {error.strerror or error}") from None
-    except (ValueError, UnicodeDecodeError):
+    except ValueError:
         raise KeyFileError(f"{path} is no key file: it has no section curve with a public-key") from None
-    for key in filter(None, (public, secret)):
-        if len(key) != 40:
-            raise KeyFileError(f"{path} is damaged: a key of {len(key)} characters instead of 40")
+    for key in (public, secret):
+        if key is not None and not _is_key(key):
+            raise KeyFileError(f"{path} is damaged: a key is 40 characters of the Z85 alphabet")
     return public, secret
+
+
+def _is_key(text: bytes) -> bool:
+    try:
+        return len(z85.decode(text)) == 32
+    except (KeyError, ValueError, struct.error):
+        return False
 
 
 class KeyDirectory:
@@ -110,7 +119,7 @@ def generate_keys(args: list[str] | None = None) -> None:
 
 def _write_pair(directory: Path, name: str, *, force: bool) -> None:
     public, secret = (key.decode() for key in zmq.curve_keypair())
-    time = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    time = datetime.now(UTC).isoformat(timespec="seconds")
     files = {
         directory / f"{name}.key_secret": (
             0o600,

@@ -20,6 +20,7 @@ __all__ = ["ZMQPublisher"]
 
 _SLICE_MS = 50
 _SENDS_BETWEEN_LOOKS = 256
+_LONGEST_SUBSCRIPTION = 64 * 2**10
 
 
 class ZMQPublisher:
@@ -40,7 +41,7 @@ class ZMQPublisher:
         self._backend = backend
         self._when_full = when_full
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may stop what it interrupts
         self._subscriptions: set[bytes] = set()
         self._sends_until_look = 0
         self._server: ServerSocket | None = None
@@ -51,6 +52,7 @@ class ZMQPublisher:
             zmq.SNDHWM: read("send_high_water_mark"),
             zmq.SNDTIMEO: _SLICE_MS,
             zmq.XPUB_NODROP: 1,
+            zmq.MAXMSGSIZE: _LONGEST_SUBSCRIPTION,
         }
         self._server = ServerSocket(zmq.XPUB, self.address, self._backend, self._ports, options)
         self.address = self._server.address
@@ -137,7 +139,7 @@ class ZMQPublisher:
             change = socket.recv(zmq.DONTWAIT)
             if change[:1] == b"\x01":
                 self._subscriptions.add(change[1:])
-            else:
+            elif change[:1] == b"\x00":
                 self._subscriptions.discard(change[1:])
 
     def close(self) -> None:

@@ -56,16 +56,18 @@ class ZMQRequests(Channel):
         """Return the replies that came in time; with `grace`, soon after the first."""
         check_process(self._pid)
         deadline = time.monotonic() + timeout
-        with self._lock, translated_errors("send a request"):
-            exchange = _Exchange(b"%d" % next(self._numbers), frame, set(self._sockets), set(self._sockets))
-            while exchange.silent and not self._closed and time.monotonic() < deadline:
-                had_none = not exchange.replies
-                self._turn(exchange, deadline)
-                if grace is not None and had_none and exchange.replies:
-                    deadline = min(deadline, time.monotonic() + grace)
-            self._forget_unanswered(exchange)
-        self._carry_out_orders()
-        return exchange.replies
+        try:
+            with self._lock, translated_errors("send a request"):
+                exchange = _Exchange(b"%d" % next(self._numbers), frame, set(self._sockets), set(self._sockets))
+                while exchange.silent and not self._closed and time.monotonic() < deadline:
+                    had_none = not exchange.replies
+                    self._turn(exchange, deadline)
+                    if grace is not None and had_none and exchange.replies:
+                        deadline = min(deadline, time.monotonic() + grace)
+                self._forget_unanswered(exchange)
+                return exchange.replies
+        finally:
+            self._carry_out_orders()
 
     def _turn(self, exchange: _Exchange, deadline: float) -> None:
         peers = {self._sockets[peer]: peer for peer in exchange.silent}
@@ -86,11 +88,10 @@ class ZMQRequests(Channel):
                 socket.send_multipart([exchange.number, b"", exchange.frame], zmq.DONTWAIT)
                 exchange.unsent.remove(peer)
         with contextlib.suppress(zmq.Again):
-            while peer in exchange.silent:
-                number, *_, reply = socket.recv_multipart(zmq.DONTWAIT)
-                if number == exchange.number:
-                    exchange.replies[peer] = reply
-                    exchange.silent.remove(peer)
+            number, *reply = socket.recv_multipart(zmq.DONTWAIT)
+            if number == exchange.number and reply:
+                exchange.replies[peer] = reply[-1]
+                exchange.silent.remove(peer)
 
     def _forget_unanswered(self, exchange: _Exchange) -> None:
         """Connect anew to who took a request and did not answer: the connection may be dead without a sign of it."""
@@ -130,10 +131,11 @@ class ZMQReplies(Channel):
         """Return the next request; None after `timeout` seconds without one, and when closed."""
         check_process(self._pid)
         deadline = None if timeout is None else time.monotonic() + timeout
-        with self._lock, translated_errors("receive a request"):
-            question = self._receive(deadline)
-        self._carry_out_orders()
-        return question
+        try:
+            with self._lock, translated_errors("receive a request"):
+                return self._receive(deadline)
+        finally:
+            self._carry_out_orders()
 
     def _receive(self, deadline: float | None) -> Question | None:
         while True:
@@ -167,6 +169,7 @@ class ZMQReplies(Channel):
         socket, frames = question.envelope
         with self._lock, contextlib.suppress(zmq.ZMQError):
             socket.send_multipart([*frames, frame], zmq.DONTWAIT)
+        self._carry_out_orders()
 
     def _close_sockets(self) -> None:
         for server in self._servers:

@@ -30,6 +30,8 @@ __all__ = [
     "get_tcp_keepalive_options",
     "open_client",
     "receive_limit",
+    "set_up_client_socket",
+    "set_up_server_socket",
     "translated_errors",
 ]
 
@@ -133,10 +135,10 @@ class ServerSocket:
         options: Mapping[int, Any] | None = None,
     ) -> None:
         self.socket = _make(kind, {zmq.BACKLOG: _MOST_LISTENING, **(options or {})})
-        self._lease: Lease | None = None
+        self.lease: Lease | None = None
         try:
             if _needs_security(address):
-                self._lease = strategy(backend).guard_server(self.socket)
+                self.lease = strategy(backend).guard_server(self.socket)
             self.address = _bind(self.socket, address, ports)
         except BaseException:
             self.close(linger=0)
@@ -145,8 +147,8 @@ class ServerSocket:
     def close(self, linger: int | None = None) -> None:
         """Close, and only then give the lease back."""
         self.socket.close(linger)
-        if self._lease is not None:
-            self._lease.give_back()
+        if self.lease is not None:
+            self.lease.give_back()
 
 
 def _make(kind: int, options: Mapping[int, Any] | None) -> Socket:
@@ -217,3 +219,23 @@ def receive_limit() -> dict[int, int]:
     """Return the option that keeps a peer from filling the memory with one frame."""
     # Twice the limit of messages, so that what is just too long is still seen, counted and logged.
     return {zmq.MAXMSGSIZE: 2 * int(read("max_message_size"))}
+
+
+def set_up_client_socket(
+    socket_type: int, address: str, options: Mapping[int, Any] | None = None, backend: str | None = None
+) -> Socket:
+    """Return a connected socket, for programs that speak ZeroMQ themselves."""
+    return connect_client(socket_type, address, backend or read("backend"), options)
+
+
+def set_up_server_socket(
+    socket_type: int,
+    destination: str,
+    options: Mapping[int, Any] | None = None,
+    port_interval: tuple[int | None, int | None] = (None, None),
+    backend: str | None = None,
+) -> tuple[Socket, int | None, Lease | None]:
+    """Return a bound socket, for programs that speak ZeroMQ themselves; the port if it is TCP; its guard's lease."""
+    server = ServerSocket(socket_type, destination, backend or read("backend"), Ports.read(*port_interval), options)
+    port = int(server.address.rpartition(":")[2]) if destination.startswith("tcp://") else None
+    return server.socket, port, server.lease

@@ -34,7 +34,8 @@ class _Connection:
 
     def close(self) -> None:
         if self.monitor is not None:
-            self.socket.disable_monitor()
+            with contextlib.suppress(zmq.ContextTerminated):
+                self.socket.disable_monitor()
             self.monitor.close(linger=0)
         self.socket.close(linger=0)
 
@@ -113,11 +114,12 @@ class ZMQSubscriber(Channel):
         """Return the next frame; None after `timeout` seconds without one, and when closed."""
         check_process(self._pid)
         deadline = None if timeout is None else time.monotonic() + timeout
-        with self._lock, translated_errors("receive"):
-            received = self._receive(deadline)
-        if self._orders:  # left while the lock was being given back
-            self._carry_out_orders()
-        return received
+        try:
+            with self._lock, translated_errors("receive"):
+                return self._receive(deadline)
+        finally:
+            if self._orders:  # left while the lock was being given back, or when a signal handler raised
+                self._carry_out_orders()
 
     def _receive(self, deadline: float | None) -> Received | None:
         while True:

@@ -97,6 +97,7 @@ class _Authenticator:
                 with contextlib.suppress(zmq.Again):
                     while True:
                         self._reply(self._socket.recv_multipart(zmq.NOBLOCK))
+            self._socket.unbind(_ENDPOINT)  # closing alone frees it some time later, too late for the next one
 
     def _reply(self, request: list[bytes]) -> None:
         try:

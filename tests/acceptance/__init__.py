@@ -1,0 +1,1 @@
+"""What is promised to users, shown with real processes."""

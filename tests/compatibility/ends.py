@@ -1,0 +1,111 @@
+"""Ends of conversations as processes: this version or a released one, each in the same isolated discovery."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.compatibility.peer import pack, unpack
+from tests.compatibility.releases import REPOSITORY
+from tests.fixtures.network import Network
+from tests.fixtures.waiting import UNIT
+
+__all__ = ["End", "Site"]
+
+_SCRIPT = Path(__file__).with_name("peer.py")
+_CALL_TIMEOUT = 20 * UNIT
+
+
+class End:
+    """A process that does what it is called for."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda **arguments: self._call(name, arguments)
+
+    def _call(self, name: str, arguments: dict[str, Any]) -> Any:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps({"name": name, "arguments": arguments}, default=pack), file=self._process.stdin, flush=True)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            if not selector.select(_CALL_TIMEOUT):
+                raise TimeoutError(f"{name} took more than {_CALL_TIMEOUT:g} s")
+        answer = json.loads(self._process.stdout.readline() or '{"error": "the process ended"}', object_hook=unpack)
+        if "error" in answer:
+            raise RuntimeError(answer["error"])
+        return answer["result"]
+
+
+@dataclass
+class Site:
+    """A place where ends meet: its ports, and how the processes there are started."""
+
+    network: Network
+    released: Path
+    directory: Path
+    settings: dict[str, str] = field(default_factory=dict)
+    processes: ExitStack = field(default_factory=ExitStack)
+
+    def end(self, is_new: bool, **settings: str) -> End:
+        """Start a process that can be called."""
+        return End(self._start(is_new, [], settings, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+
+    def nameserver(self, is_new: bool, *options: str, **settings: str) -> None:
+        """Start a nameserver, and wait until it answers."""
+        self._start(is_new, ["nameserver", "-v", *options], settings, stdin=subprocess.DEVNULL)
+
+    def _start(
+        self, is_new: bool, arguments: Sequence[str], settings: dict[str, str], **pipes: Any
+    ) -> subprocess.Popen[Any]:
+        interpreter = sys.executable if is_new else str(self.released)
+        log = self.processes.enter_context(open(self.directory / "log", "a"))
+        process = subprocess.Popen(
+            [interpreter, "-P", str(_SCRIPT), *arguments],
+            env=self._environment(is_new, settings),
+            stderr=log,
+            **{"stdout": log, **pipes},
+        )
+        self.processes.callback(_end, process)
+        return process
+
+    def _environment(self, is_new: bool, settings: dict[str, str]) -> dict[str, str]:
+        values = {
+            "nameserver_port": self.network.nameserver,
+            "secure_zmq_nameserver_port": self.network.secure_nameserver,
+            "broadcast_port": self.network.announcements,
+            "address_publish_port": self.network.addresses,
+            "multicast_interface": "127.0.0.1",
+            **self.settings,
+            **settings,
+        }
+        environment = {f"POSTTROLL_{name.upper()}": str(value) for name, value in values.items()}
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        return {**inherited, **environment, **({"PYTHONPATH": str(REPOSITORY)} if is_new else {})}
+
+
+def _end(process: subprocess.Popen[Any]) -> None:
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+    else:
+        process.terminate()
+    try:
+        process.wait(3 * UNIT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()

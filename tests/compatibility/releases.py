@@ -1,0 +1,89 @@
+"""Released versions of the package, each installed in an environment that is made once and kept."""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["RELEASES", "Release", "Unavailable"]
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+_CACHE = Path(os.environ.get("POSTTROLL_TESTS_PEERS", REPOSITORY / ".cache" / "peers"))
+_INSTALL_TIMEOUT = 300
+
+
+class Unavailable(Exception):
+    """The release cannot be had on this machine."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """What to install, and for which versions of Python."""
+
+    name: str
+    requirement: str
+    pythons: tuple[str, ...]
+
+    def interpreter(self) -> Path:
+        """Return the interpreter of the environment, which is made if it is not there; `Unavailable`."""
+        for version in self.pythons:
+            interpreter = _CACHE / f"{self.name}-python{version}" / "bin" / "python"
+            if interpreter.with_name("ready").exists():
+                return interpreter
+        for version in self.pythons:
+            if base := _find_python(version):
+                return self._make(base, _CACHE / f"{self.name}-python{version}")
+        raise Unavailable(f"posttroll {self.name} needs Python {' or '.join(self.pythons)}, which is not found here")
+
+    def _make(self, base: str, directory: Path) -> Path:
+        interpreter, ready = directory / "bin" / "python", directory / "bin" / "ready"
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with open(directory.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not ready.exists():
+                shutil.rmtree(directory, ignore_errors=True)
+                _run(base, "-m", "venv", str(directory))
+                _run(str(interpreter), "-m", "pip", "install", "--quiet", "--retries=1", self.requirement)
+                ready.touch()
+        return interpreter
+
+
+RELEASES = (
+    Release("1.13.1", "posttroll==1.13.1", ("3.11",)),
+    Release("newest", "posttroll<2", ("3.12", "3.13")),
+)
+
+
+def _find_python(version: str) -> str | None:
+    return next((candidate for candidate in _candidates(version) if _is_python(candidate, version)), None)
+
+
+def _candidates(version: str) -> Iterator[str]:
+    yield sys.executable
+    yield from sorted(glob.glob(os.path.expanduser(f"~/.pyenv/versions/{version}.*/bin/python")))
+    if path := shutil.which(f"python{version}"):
+        yield path
+
+
+def _is_python(candidate: str, version: str) -> bool:
+    # pyenv has a program of that name even for versions that are not to be had.
+    probe = "import sys, ensurepip; print('%d.%d' % sys.version_info[:2])"
+    outcome = subprocess.run([candidate, "-c", probe], capture_output=True, text=True, timeout=30, check=False)
+    return outcome.stdout.strip() == version
+
+
+def _run(*command: str) -> None:
+    try:
+        subprocess.run(command, capture_output=True, text=True, timeout=_INSTALL_TIMEOUT, check=True)
+    except subprocess.TimeoutExpired as error:
+        raise Unavailable(f"{command} took more than {_INSTALL_TIMEOUT} s") from error
+    except subprocess.CalledProcessError as error:
+        reason = (error.stderr.strip() or error.stdout.strip()).splitlines()[-1:]
+        raise Unavailable(f"{' '.join(command)} failed: {' '.join(reason)}") from error
