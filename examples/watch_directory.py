@@ -11,6 +11,7 @@ import queue
 import re
 import signal
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -42,7 +43,7 @@ class Arrivals(FileSystemEventHandler):
 
 
 @contextmanager
-def watching(directory: Path):
+def watching(directory: Path) -> Iterator[queue.SimpleQueue[Path]]:
     """Give the queue that each file which lands in the directory is put into."""
     arrivals = Arrivals()
     observer = Observer()
@@ -95,9 +96,11 @@ def main() -> None:
     parser.add_argument("--name", default="viirs_files", help="name of the service (default: %(default)s)")
     parser.add_argument("--subject", default="/1b/viirs", help="subject of the messages (default: %(default)s)")
     options = parser.parse_args()
+    if not options.directory.is_dir():
+        parser.error(f"{options.directory} is no directory")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit())
-    publish_arrivals(options.directory, options.name, options.subject)
+    publish_arrivals(options.directory.resolve(), options.name, options.subject)
 
 
 if __name__ == "__main__":

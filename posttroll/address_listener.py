@@ -76,7 +76,9 @@ class AddressListener:
     def handle_msg(self, msg: Message) -> None:
         """Connect to the address that a message adds if its services are wanted; leave the one it removes."""
         entry = msg.data
-        if not isinstance(entry, dict) or "URI" not in entry:
+        if not isinstance(entry, dict) or not isinstance(entry.get("URI"), str):
+            if self._delivery.drops.add("not an address", time.monotonic()):
+                logger.warning("news of an address dropped, there is none in it: %.200r", entry)
             return
         if not entry.get("status", True):
             self._subscriber.part(entry)

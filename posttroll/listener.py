@@ -85,10 +85,7 @@ class Listener:
 
 
 class ListenerContainer:
-    """A listener with its thread and its queue.
-
-        container = ListenerContainer(topics=["/1b/viirs"], services="granules")
-        message = container.output_queue.get(timeout=10)
+    """A listener with its thread and its queue, `output_queue`.
 
     Without topics nothing is started before `restart_listener`.
     """

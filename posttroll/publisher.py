@@ -52,7 +52,7 @@ class Publisher:
 
     Nothing is bound before `start`. A subscriber that cannot keep up has a queue of its own
     (setting ``send_high_water_mark``); when that is full, `when_full` decides: "drop" loses the message for that
-    subscriber alone, "block" makes `send` wait. Either is counted in `overruns`, logged once a minute, and told to
+    subscriber alone, "block" makes `send` wait. That a queue got full is counted in `overruns`, logged, and told to
     `on_overrun`, which is called with the publisher.
     """
 
@@ -99,7 +99,7 @@ class Publisher:
 
     @property
     def overruns(self) -> int:
-        """How many messages found the queue of some subscriber full."""
+        """How often the queue of some subscriber was found full; in between it may lose many messages."""
         return self._overruns.total()
 
     def send(self, msg: str | Message) -> None:
@@ -153,7 +153,7 @@ class Publisher:
     def _tell_overrun(self) -> None:
         if self._overruns.add("queue full", time.monotonic()):
             logger.warning(
-                "publisher %s: a subscriber cannot keep up; messages are %s (%d so far)",
+                "publisher %s: a subscriber cannot keep up, messages are %s (queue full %d times so far)",
                 self._name or self._address,
                 "delayed" if self._when_full == "block" else "dropped for it",
                 self.overruns,
@@ -225,7 +225,7 @@ class NoisyPublisher:
 
     @property
     def overruns(self) -> int:
-        """How many messages found the queue of some subscriber full."""
+        """How often the queue of some subscriber was found full; in between it may lose many messages."""
         return self._publisher.overruns
 
     def send(self, msg: str | Message) -> None:

@@ -48,9 +48,6 @@ class Subscriber:
     An address is a text or a dict with ``URI`` and perhaps ``backend``, as nameservers give it. `topics` are the
     beginnings of the subjects wanted, one or several. `message_filter` is called with each message, and those it
     returns something false for are dropped. `translate` replaces the host in the sender by that of the address.
-
-        for message in Subscriber("tcp://localhost:9000", "/1b/viirs").recv(timeout=10):
-            ...
     """
 
     def __init__(

@@ -13,7 +13,7 @@ author = "The posttroll developers"
 project_copyright = author
 version = release = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.doctest", "sphinx.ext.napoleon", "generated"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.doctest", "generated"]
 exclude_patterns = ["_extensions"]
 root_doc = "index"
 
@@ -24,7 +24,7 @@ myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 
 default_role = "code"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True}
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True

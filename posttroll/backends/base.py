@@ -66,6 +66,7 @@ class PublishChannel(Protocol):
     def send(self, frame: bytes) -> bool:
         """Send to all subscribers; return False when the queue of one or more of them was full.
 
+        A queue that stays full may be told of only once.
         Depending on how the channel was opened, those did not get the frame (``drop``), or it was waited for
         (``block``). Safe from several threads. Raises `TransportError` when closed, `UsedAfterFork` in a child process.
         """

@@ -97,7 +97,7 @@ def _read_optional_text(data: dict[str, Any], key: str) -> str | None:
 
 @dataclass(frozen=True)
 class Limits:
-    """How many addresses are kept: in all, of one source, of one service.
+    """How many addresses are kept: in all, of one source, of one service, and of one service from one source.
 
     In all and of one source, an address with a long announcement or many services counts as several.
     """
@@ -105,6 +105,7 @@ class Limits:
     total: int = 50_000
     per_source: int = 10_000
     per_service: int = 1000
+    per_service_and_source: int = 250
 
 
 class Outcome(enum.Enum):
@@ -143,6 +144,7 @@ class _Entry:
         yield ("source", self.source), self.cost
         for service in dict.fromkeys(self.address.services):
             yield ("service", service), 1
+            yield ("service and source", f"{self.source} {service}"), 1
 
     def as_data(self) -> dict[str, Any]:
         return {
@@ -175,7 +177,12 @@ class AddressBook:
         limits = limits or Limits()
         self._max_age = max_age
         self._wall_clock = wall_clock
-        self._limits = {"total": limits.total, "source": limits.per_source, "service": limits.per_service}
+        self._limits = {
+            "total": limits.total,
+            "source": limits.per_source,
+            "service": limits.per_service,
+            "service and source": limits.per_service_and_source,
+        }
         self._entries: dict[str, _Entry] = {}  # in the order in which they were last heard
         self._groups: dict[tuple[str, str], _Group] = {}
 

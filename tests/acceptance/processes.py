@@ -73,6 +73,16 @@ class Process:
         """Wait for a line that begins with the word; return what follows it."""
         return self.expect(lambda line: line.split(" ")[0] == word, timeout).split(" ")[1:]
 
+    def expect_silence(self, seconds: float) -> None:
+        """Wait until nothing was said for so long."""
+        deadline = time.monotonic() + _END
+        while time.monotonic() < deadline:
+            try:
+                self._arrived.get(timeout=seconds)
+            except queue.Empty:
+                return
+        raise AssertionError(self._report(f"is not silent for {seconds:g} s"))
+
     def expect_ready(self) -> list[str]:
         """Wait for the line ``ready`` that programs begin with; return what follows."""
         return self.expect_word("ready", _START)
@@ -165,9 +175,7 @@ class Site:
 
     def program(self, name: str, *arguments: str, **settings: object) -> Process:
         """Run one of the helper programs."""
-        return self.python(
-            *["/tmp/dbg_acc.py"] * bool(os.environ.get("DBG")), str(PROGRAMS / name), *arguments, **settings
-        )
+        return self.python(str(PROGRAMS / name), *arguments, **settings)
 
     def nameserver(self, *arguments: str, **settings: object) -> Process:
         """Run the command ``nameserver``."""

@@ -434,14 +434,7 @@ def test_the_logger_writes_the_records_of_others_at_their_level_and_messages_whe
     log = site.directory / "collected.log"
     plain, verbose = collecting("-r", str(log)), collecting("-v")
     site.publisher("counted")
-    script = (
-        "import logging, sys; from posttroll.logger import PytrollHandler\n"
-        "logging.getLogger().addHandler(PytrollHandler('records'))\n"
-        "print('ready', flush=True)\n"
-        "while True:\n"
-        "    logging.warning('water is rising'); __import__('select').select([sys.stdin], [], [], 0.1)[0] and sys.exit()"
-    )
-    site.python("-c", script).expect_ready()
+    site.program("log.py", "water is rising").expect_ready()
 
     eventually(lambda: "water is rising" in log.read_text(), FOUND_WITHIN)
     eventually(lambda: "water is rising" in verbose.errors and "/counter" in verbose.errors, FOUND_WITHIN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.hosts import Host, Network, opened_network
-from tests.acceptance.processes import FOUND_WITHIN, Process
+from tests.acceptance.processes import Process
 from tests.fixtures.waiting import UNIT
 
 PINGS = {"connection_heartbeat_interval": 0.5, "connection_heartbeat_timeout": 1.5}
@@ -170,6 +171,20 @@ def test_messages_flow_again_and_who_comes_is_found_after_an_interface_was_down(
 
     subscriber.expect_word("second")
     subscriber.expect_word("first")
+
+
+def test_a_publisher_announced_under_a_name_that_takes_long_to_resolve_does_not_delay_the_others(lan: Network):
+    host = lan.host()
+    host.nameserver()
+    host.publisher("good")
+    subscriber = host.subscriber("--nameserver", host.address)
+    subscriber.expect_word("good")
+
+    host.publisher("nowhere", advertised_host="nowhere.example").expect_ready()
+
+    deadline = time.monotonic() + 4.0
+    while time.monotonic() < deadline:
+        subscriber.expect_word("good", 1.0 * UNIT)
 
 
 def test_a_program_ends_at_once_although_a_name_takes_long_to_resolve(lan: Network):

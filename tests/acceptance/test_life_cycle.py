@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from posttroll.address_receiver import AddressReceiver
+from posttroll.errors import ConnectionLost
 from posttroll.listener import ListenerContainer
 from posttroll.logger import Logger, PytrollHandler
 from posttroll.message import Message
@@ -193,7 +194,7 @@ def test_a_publisher_that_waits_for_a_subscriber_ends_when_another_thread_stops_
 
         publisher.stop()
 
-        with pytest.raises((OSError, AttributeError)):
+        with pytest.raises(ConnectionLost):
             waiting.result(IN_TIME)
 
 
@@ -214,7 +215,7 @@ def test_a_publisher_that_is_blocked_by_a_full_queue_ends_when_another_thread_st
 
         publisher.stop()
 
-        with pytest.raises(OSError):
+        with pytest.raises(ConnectionLost):
             sending.result(IN_TIME)
     subscriber.stop()
 

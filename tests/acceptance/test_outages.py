@@ -92,23 +92,20 @@ def test_a_subscriber_notices_a_dead_connection_and_makes_another(site: Site, pu
     with relaying(published) as relay:
         address = f"tcp://127.0.0.1:{relay.port}"
         subscriber = site.subscriber("--nameserver", "none", "--addresses", address, **PINGS)
-        subscriber.expect_word("counted")
+        last = int(subscriber.expect_word("counted")[0])
 
         relay.swallow()
 
-        gap = _await_gap(subscriber.expect_word)
+        gap = _await_gap(last, lambda: int(subscriber.expect_word("counted")[0]))
         assert relay.connections == 2
         assert gap < (PINGS["connection_heartbeat_interval"] + PINGS["connection_heartbeat_timeout"] + 2 * UNIT) / 0.02
 
 
-def _await_gap(expect_word: Callable[[str], list[str]]) -> int:
+def _await_gap(last: int, next_number: Callable[[], int]) -> int:
     """Wait until numbers were left out, and return how many."""
-    last = int(expect_word("counted")[0])
-    while True:
-        number = int(expect_word("counted")[0])
-        if number != last + 1:
-            return number - last
+    while (number := next_number()) == last + 1:
         last = number
+    return number - last
 
 
 def test_messages_flow_again_when_a_frozen_publisher_goes_on(site: Site):
@@ -118,9 +115,7 @@ def test_messages_flow_again_when_a_frozen_publisher_goes_on(site: Site):
     subscriber.expect_word("counted")
 
     publisher.signal(signal.SIGSTOP)
-    with pytest.raises(AssertionError, match="did not say it"):
-        while True:
-            subscriber.expect(lambda line: True, 2.0)
+    subscriber.expect_silence(2.0)
     publisher.signal(signal.SIGCONT)
 
     subscriber.expect_word("counted")
@@ -165,22 +160,19 @@ def test_nothing_is_lost_while_a_handler_works_and_the_publisher_is_restarted_on
     assert awaited == ["True"]
     sent = int(second.output.split()[-1])
     numbers = [int(subscriber.expect_word("second", 30 * UNIT)[0]) for _ in range(sent)]
-    assert numbers == [*range(sent)]
+    assert numbers == [*range(1, sent + 1)]
 
 
 def test_a_publisher_that_comes_while_a_handler_works_is_connected_to_meanwhile(site: Site):
     site.nameserver()
-    first = site.publisher("slow", "--period", "60")
     subscriber = site.subscriber("--handle", "4")
-    first.expect_ready()
-    first.close()
-    site.publisher("slow", "--wait", "--period", "0.01")
+    site.publisher("slow", "--wait", "--period", "60")
     subscriber.expect_word("slow")
 
     later = site.publisher("later", "--wait")
 
     assert later.expect_word("awaited", 3.0) == ["True"]
-    assert subscriber.expect_word("later", 30 * UNIT) == ["0"]
+    assert subscriber.expect_word("later", 30 * UNIT) == ["1"]
 
 
 @pytest.mark.parametrize("sort", [[], ["--container"]], ids=["subscriber", "container"])

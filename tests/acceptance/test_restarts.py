@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 
 import pytest
@@ -85,13 +85,13 @@ def test_a_nameserver_that_is_started_seconds_later_makes_them_meet(chain: Chain
 
 
 @pytest.fixture
-def flowing(chain: Chain) -> Iterator[Chain]:
+def flowing(chain: Chain) -> Chain:
     """Give a chain whose messages flow."""
     for part in ("nameserver", "publisher", "subscriber"):
         chain.start(part)
     chain.port = chain.await_publisher()
     chain.expect_messages()
-    yield chain
+    return chain
 
 
 def test_messages_go_on_while_the_nameserver_is_dead(flowing: Chain):

@@ -6,19 +6,19 @@ import contextlib
 import json
 import os
 import selectors
+import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.compatibility.peer import pack, unpack
-from tests.compatibility.releases import REPOSITORY
+from tests.compatibility.releases import REPOSITORY, Release
 from tests.fixtures.network import Network
-from tests.fixtures.waiting import UNIT
+from tests.fixtures.waiting import UNIT, eventually
 
 __all__ = ["End", "Site"]
 
@@ -31,6 +31,11 @@ class End:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        self._process.kill()
+        self._process.wait()
 
     def __getattr__(self, name: str) -> Any:
         return lambda **arguments: self._call(name, arguments)
@@ -54,7 +59,8 @@ class Site:
     """A place where ends meet: its ports, and how the processes there are started."""
 
     network: Network
-    released: Path
+    release: Release
+    interpreter: Path
     directory: Path
     settings: dict[str, str] = field(default_factory=dict)
     processes: ExitStack = field(default_factory=ExitStack)
@@ -63,15 +69,19 @@ class Site:
         """Start a process that can be called."""
         return End(self._start(is_new, [], settings, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
 
-    def nameserver(self, is_new: bool, *options: str, **settings: str) -> None:
-        """Start a nameserver, and wait until it answers."""
-        self._start(is_new, ["nameserver", "-v", *options], settings, stdin=subprocess.DEVNULL)
+    def nameserver(self, is_new: bool, *options: str) -> str:
+        """Start a nameserver, wait until it listens, and return where to ask it with the site's backend."""
+        self._start(is_new, ["nameserver", "-v", *options], {}, stdin=subprocess.DEVNULL)
+        has_secure_port = self.settings and (is_new or self.release.has_two_nameserver_ports)
+        port = self.network.secure_nameserver if has_secure_port else self.network.nameserver
+        eventually(lambda: _listens(port), 10 * UNIT)
+        return f"tcp://127.0.0.1:{port}" if self.settings else "localhost"
 
     def _start(
         self, is_new: bool, arguments: Sequence[str], settings: dict[str, str], **pipes: Any
     ) -> subprocess.Popen[Any]:
-        interpreter = sys.executable if is_new else str(self.released)
-        log = self.processes.enter_context(open(self.directory / "log", "a"))
+        interpreter = sys.executable if is_new else str(self.interpreter)
+        log = self.processes.enter_context((self.directory / "log").open("a"))
         process = subprocess.Popen(
             [interpreter, "-P", str(_SCRIPT), *arguments],
             env=self._environment(is_new, settings),
@@ -94,6 +104,11 @@ class Site:
         environment = {f"POSTTROLL_{name.upper()}": str(value) for name, value in values.items()}
         inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         return {**inherited, **environment, **({"PYTHONPATH": str(REPOSITORY)} if is_new else {})}
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _end(process: subprocess.Popen[Any]) -> None:

@@ -1,13 +1,14 @@
 """One end of a conversation, run by the interpreter of the release that it is to speak for.
 
-Called with ``nameserver`` it becomes that program. Otherwise it reads calls from standard input, one JSON object a
-line, and answers each with one on standard output, until its input ends.
+Called with ``nameserver`` it becomes that program, which may be told a ``--max-age`` in seconds. Otherwise it reads
+calls from standard input, one JSON object a line, and answers each with one on standard output, until its input ends.
 """
 
 import base64
 import datetime
 import importlib.metadata
 import json
+import logging
 import sys
 import time
 
@@ -50,12 +51,10 @@ class Peer:
         self._publishers.pop(publisher).stop()
 
     def log(self, publisher, level, text):
-        import logging
-
-        handler = PytrollHandler(publisher)
-        handler.setFormatter(PytrollFormatter("%(message)s", "%Y"))
-        self._publishers[publisher] = handler._publisher
-        handler.handle(logging.LogRecord("chain", level, __file__, 1, text, (), None))
+        if publisher not in self._publishers:
+            handler = self._publishers[publisher] = PytrollHandler(publisher)
+            handler.setFormatter(PytrollFormatter("%(message)s", "%Y"))
+        self._publishers[publisher].handle(logging.LogRecord("chain", level, __file__, 1, text, (), None))
 
     def subscribe(self, name, **settings):
         self._subscribers[name] = create_subscriber_from_dict_config(settings)
@@ -71,7 +70,9 @@ class Peer:
         return found
 
     def connections(self, name):
-        addresses = self._subscribers[name].addresses
+        subscriber = self._subscribers[name]
+        next(subscriber.recv(timeout=_STEP))  # released ones follow the nameserver only while they receive
+        addresses = subscriber.addresses
         return sorted(address["URI"] if isinstance(address, dict) else address for address in addresses)
 
     def unsubscribe(self, name):
@@ -98,7 +99,7 @@ class Peer:
 
     def close(self):
         for end in (*self._containers.values(), *self._subscribers.values(), *self._publishers.values()):
-            end.stop()
+            (end.stop if hasattr(end, "stop") else end.close)()
 
 
 def _described(message):
@@ -142,5 +143,9 @@ if __name__ == "__main__":
     posttroll.publisher.get_own_ip = lambda: "127.0.0.1"
     if sys.argv[1:2] == ["nameserver"]:
         sys.argv[0:2] = ["nameserver"]
-        sys.exit(posttroll.ns.main())
+        if sys.argv[-2] == "--max-age":
+            posttroll.ns.NameServer(datetime.timedelta(seconds=float(sys.argv[-1]))).run()
+        else:
+            posttroll.ns.main()
+        sys.exit()
     serve()

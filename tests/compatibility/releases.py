@@ -30,6 +30,7 @@ class Release:
     name: str
     requirement: str
     pythons: tuple[str, ...]
+    has_two_nameserver_ports: bool = True
 
     def interpreter(self) -> Path:
         """Return the interpreter of the environment, which is made if it is not there; `Unavailable`."""
@@ -56,7 +57,7 @@ class Release:
 
 
 RELEASES = (
-    Release("1.13.1", "posttroll==1.13.1", ("3.11",)),
+    Release("1.13.1", "posttroll==1.13.1", ("3.11",), has_two_nameserver_ports=False),
     Release("newest", "posttroll<2", ("3.12", "3.13")),
 )
 

@@ -190,10 +190,13 @@ def test_closing_wakes_a_replier_that_waits_for_ever(channels: Channels) -> None
 
     with in_background(lambda: replies.receive(None)) as waiting:
         assert waiting.is_pending()
+        assert not replies.closed
 
         replies.close()
 
         assert waiting.result(UNIT) is None
+
+    assert replies.closed
 
 
 @pytest.mark.parametrize("timeout", [0.0, 0.2])

@@ -22,6 +22,7 @@ class SettingsTable(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the table."""
+        self.env.note_reread()
         heads = [[nodes.Text(head)] for head in ("Setting", "Default", "Must be", "Meaning")]
         rows = [self._row(setting) for setting in SETTINGS.values()]
         return [_table([25, 12, 18, 45], heads, rows)]
@@ -41,6 +42,7 @@ class ProgramHelp(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Run the command and return its output."""
+        self.env.note_reread()
         command = Path(sysconfig.get_path("scripts")) / self.arguments[0]
         environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
         done = subprocess.run(

@@ -13,6 +13,7 @@ import zmq
 __all__ = ["close_at_exit", "context", "destroy_context", "get_context"]
 
 _MAX_SOCKETS = 65_000
+_IO_THREADS = 2
 
 context: dict[int, zmq.Context[Any]] = {}
 """The contexts by process id; those of parents stay here so that a child never terminates them."""
@@ -25,6 +26,7 @@ class _Closable(Protocol):
 
 
 _open: weakref.WeakSet[_Closable] = weakref.WeakSet()
+_has_published = False
 
 
 def get_context() -> zmq.Context[Any]:
@@ -34,6 +36,7 @@ def get_context() -> zmq.Context[Any]:
         if pid not in context:
             context[pid] = zmq.Context()
             context[pid].set(zmq.MAX_SOCKETS, _MAX_SOCKETS)
+            context[pid].set(zmq.IO_THREADS, _IO_THREADS)
         return context[pid]
 
 
@@ -46,9 +49,11 @@ def destroy_context(linger: int | None = None) -> None:
         mine.destroy(linger)
 
 
-def close_at_exit(channel: _Closable) -> None:
-    """Have a channel closed when the program ends without doing it."""
+def close_at_exit(channel: _Closable, *, publishes: bool = False) -> None:
+    """Have a channel closed when the program ends without doing it, and wait then for what it published to leave."""
+    global _has_published
     _open.add(channel)
+    _has_published |= publishes
 
 
 def _close_channels() -> None:
@@ -63,7 +68,8 @@ def _flush() -> None:
     _close_channels()
     mine = context.get(os.getpid())
     # Termination waits for every socket, so one that a user left open would hang the exit; there is no public list.
-    if mine is not None and all(socket.closed for socket in mine._sockets):
+    # It also waits for names that are being resolved, which those who have nothing to send need not do.
+    if mine is not None and _has_published and all(socket.closed for socket in mine._sockets):
         mine.term()
 
 

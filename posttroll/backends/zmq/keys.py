@@ -53,7 +53,7 @@ def _load(path: str | Path) -> tuple[bytes, bytes | None]:
     try:
         public, secret = load_certificate(path)
     except OSError as error:
-        raise KeyFileError(f"key file {path} cannot be read: {error.strerror or error}") from None
+        raise KeyFileError(f"key file {path} cannot be read: {error.strerror or 'no such file'}") from None
     except ValueError:
         raise KeyFileError(f"{path} is no key file: it has no section curve with a public-key") from None
     for key in (public, secret):

@@ -56,7 +56,7 @@ class ZMQPublisher:
         }
         self._server = ServerSocket(zmq.XPUB, self.address, self._backend, self._ports, options)
         self.address = self._server.address
-        close_at_exit(self)
+        close_at_exit(self, publishes=True)
         return self
 
     @property

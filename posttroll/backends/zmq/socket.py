@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import itertools
 import os
 import random
@@ -17,6 +18,7 @@ from posttroll.backends.zmq.context import get_context
 from posttroll.backends.zmq.security import strategy
 from posttroll.backends.zmq.zap import Lease
 from posttroll.errors import BindFailed, ConfigurationError, ConnectionLost, TransportError, UsedAfterFork
+from posttroll.protocol.addresses import host_of
 from posttroll.settings import Ports, keepalive, read
 
 __all__ = [
@@ -42,6 +44,10 @@ _RANDOM_TRIES = 100
 _PATIENCE = 0.3
 _BETWEEN_TRIES = 0.01
 _never = threading.Event()
+
+# libzmq resolves names in the thread that moves the frames, so a name that takes long to resolve, which anybody may
+# announce, would hold up all connections. Those to names have a thread of their own; these are masks of threads.
+_FOR_NUMBERS, _FOR_NAMES = 1, 2
 
 Socket = zmq.Socket[Any]
 
@@ -72,7 +78,8 @@ def translated_errors(what: str, kind: type[_ZMQError] = _ZMQError) -> Iterator[
     except zmq.ZMQError as error:
         if error.errno in (zmq.ENOTSOCK, zmq.ETERM):
             kind = _ConnectionLost
-        raise kind(f"cannot {what}: {error.strerror}", error) from error
+        # pyzmq adds the address to some texts, which is in `what` already.
+        raise kind(f"cannot {what}: {str(error.strerror).partition(' (addr=')[0]}", error) from error
 
 
 def get_tcp_keepalive_options() -> dict[int, int]:
@@ -106,7 +113,8 @@ def connect_client(kind: int, uri: str, backend: str, options: Mapping[int, Any]
 
 def open_client(kind: int, uri: str, backend: str, options: Mapping[int, Any] | None = None) -> Socket:
     """Return a socket that is ready to be connected to `uri` in the backend's way."""
-    socket = _make(kind, options)
+    thread = _FOR_NUMBERS if _is_numeric(host_of(uri)) else _FOR_NAMES
+    socket = _make(kind, {zmq.AFFINITY: thread, **(options or {})})
     try:
         if _needs_security(uri):
             strategy(backend).guard_client(socket)
@@ -154,10 +162,19 @@ class ServerSocket:
 def _make(kind: int, options: Mapping[int, Any] | None) -> Socket:
     with translated_errors("open a socket"):
         socket: Socket = get_context().socket(kind)
-        defaults = {zmq.LINGER: _LINGER_MS, **get_tcp_keepalive_options()}
+        defaults = {zmq.LINGER: _LINGER_MS, zmq.AFFINITY: _FOR_NUMBERS, **get_tcp_keepalive_options()}
         for option, value in {**defaults, **(options or {})}.items():
             socket.set(option, value)
     return socket
+
+
+def _is_numeric(host: str) -> bool:
+    """Return whether nobody has to be asked what the host's address is."""
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return host == "localhost"
+    return True
 
 
 def _needs_security(address: str) -> bool:

@@ -37,7 +37,7 @@ class _Connection:
             with contextlib.suppress(zmq.ContextTerminated):
                 self.socket.disable_monitor()
             self.monitor.close(linger=0)
-        self.socket.close(linger=0)
+        self.socket.close()
 
 
 class ZMQSubscriber(Channel):
@@ -192,6 +192,7 @@ class ZMQSubscriber(Channel):
 def _options() -> dict[int, int]:
     """Return the options of a subscribing socket: bounded queues and frames, and pings that notice a dead host."""
     return {
+        zmq.LINGER: 0,
         zmq.RCVHWM: read("receive_high_water_mark"),
         zmq.HEARTBEAT_IVL: int(read("connection_heartbeat_interval") * 1000),
         zmq.HEARTBEAT_TIMEOUT: int(read("connection_heartbeat_timeout") * 1000),

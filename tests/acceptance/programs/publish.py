@@ -1,6 +1,7 @@
 """Publish a counter under a tag, until standard input ends: ``publish.py TAG [--port …] [--nameservers …]``."""
 
 import argparse
+import itertools
 import select
 import sys
 
@@ -20,8 +21,8 @@ with Publish(options.name, options.port, nameservers=options.nameservers) as pub
     print("ready", publisher.port_number, flush=True)
     if options.wait:
         print("awaited", publisher.wait_for_subscriber("/counter", 10), flush=True)
-    number = 0
-    while not select.select([sys.stdin], [], [], options.period)[0]:
+    for number in itertools.count(1):
         publisher.send(Message("/counter", "info", {"tag": options.tag, "number": number}))
-        number += 1
+        if select.select([sys.stdin], [], [], options.period)[0]:
+            break
 print("sent", number, flush=True)

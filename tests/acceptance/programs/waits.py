@@ -1,4 +1,4 @@
-"""Print how long each wait took that should have taken half a second: ``waits.py PORT_OF_SILENCE PORT_OF_NAMESERVER``."""
+"""Print how long each wait took that should take half a second: ``waits.py SILENT_PORT NAMESERVER_PORT``."""
 
 import sys
 import threading

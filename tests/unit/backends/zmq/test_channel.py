@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 
 import pytest
 
@@ -61,6 +62,10 @@ def receiver() -> Iterator[Receiver]:
         yield receiver
 
 
+def has_orders(receiver: Receiver, count: int) -> bool:
+    return len(receiver._orders) == count
+
+
 def names() -> tuple[list[str], Callable[[], None]]:
     """Return a list, and what notes there the thread that it is called in."""
     called: list[str] = []
@@ -106,10 +111,10 @@ def test_an_order_given_while_the_lock_is_given_back_is_carried_out(receiver: Re
 def test_orders_are_carried_out_in_the_order_in_which_they_were_given(receiver: Receiver) -> None:
     done: list[int] = []
     until = receiver.hold()
-    givers = [threading.Thread(target=receiver.order, args=[lambda n=n: done.append(n)]) for n in range(5)]
+    givers = [threading.Thread(target=receiver.order, args=[partial(done.append, number)]) for number in range(5)]
     for number, giver in enumerate(givers):
         giver.start()
-        eventually(lambda number=number: len(receiver._orders) == number + 1)
+        eventually(partial(has_orders, receiver, number + 1))
 
     until.set()
     for giver in givers:
@@ -165,7 +170,7 @@ def test_two_threads_may_close_at_once(receiver: Receiver) -> None:
     until = receiver.hold()
 
     with in_background(receiver.close), in_background(receiver.close):
-        eventually(lambda: len(receiver._orders) == 2)
+        eventually(partial(has_orders, receiver, 2))
         until.set()
 
     assert receiver.closings == 1
