@@ -112,6 +112,7 @@ def running_chain(landing: Path) -> Iterator[list[Program]]:
             return program
 
         nameserver = start("nameserver", scripts / "nameserver")
+        nameserver.wait_for("nameserver answers at")
         subscriber = start("subscriber", sys.executable, HERE / "print_messages.py", "viirs_files")
         publisher = start("publisher", sys.executable, HERE / "watch_directory.py", landing)
         publisher.wait_for("somebody is listening")

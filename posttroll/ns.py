@@ -50,7 +50,6 @@ DEFAULT_UNSECURE_ZMQ_NAMESERVER_PORT: int = SETTINGS["nameserver_port"].default
 DEFAULT_SECURE_ZMQ_NAMESERVER_PORT: int = SETTINGS["secure_zmq_nameserver_port"].default
 
 _SUBJECT = "/oper/ns"
-_LONGEST_WAIT = 1.0
 _FAREWELL = "Thanks for using pytroll/nameserver. See you soon on www.pytroll.org!"
 
 
@@ -96,7 +95,6 @@ class NameServer:
         self._drops = Drops()
         self._stopping = threading.Event()
         self._channel: ReplyChannel | None = None
-        self._thread: int | None = None
 
     def run(
         self,
@@ -105,7 +103,6 @@ class NameServer:
         on_ready: Callable[[], None] | None = None,
     ) -> None:
         """Answer until `stop` or Ctrl-C; `BindFailed`. `on_ready` is called once everything is bound."""
-        self._thread = threading.get_ident()
         try:
             with ExitStack() as resources:
                 resources.callback(_stop, address_receiver)
@@ -121,8 +118,7 @@ class NameServer:
         """Make `run` return, or not begin; from anywhere."""
         self._stopping.set()
         channel = self._channel
-        # A signal handler interrupts the very thread that uses the channel, and must leave it alone.
-        if channel is not None and threading.get_ident() != self._thread:
+        if channel is not None:
             channel.close()
 
     def _serve(
@@ -142,7 +138,7 @@ class NameServer:
         if on_ready is not None:
             on_ready()
         while not self._stopping.is_set() and not channel.closed:
-            question = channel.receive(_LONGEST_WAIT)
+            question = channel.receive(None)
             if question is not None:
                 channel.reply(question, self._answer(question, receiver).encode().encode())
 

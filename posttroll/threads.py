@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
 
-__all__ = ["Bell", "Worker", "call_each"]
+__all__ = ["Bell", "Worker"]
 
 logger = logging.getLogger(__name__)
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 class Bell:
@@ -40,6 +36,20 @@ class Bell:
         with contextlib.suppress(OSError):
             while len(self._inside.recv(4096)) == 4096:
                 pass
+
+    @contextlib.contextmanager
+    def rung_by_signals(self) -> Iterator[None]:
+        """In the main thread, have signals ring too: one that comes just before a poll does not end that by itself."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        former = signal.set_wakeup_fd(self._outside.fileno(), warn_on_full_buffer=False)
+        try:
+            if former != -1:  # an event loop's, which needs to know them
+                signal.set_wakeup_fd(former)
+            yield
+        finally:
+            signal.set_wakeup_fd(former)
 
     def close(self) -> None:
         """Give the descriptors back."""
@@ -100,28 +110,3 @@ class Worker:
         except Exception as error:
             logger.exception("thread %s ended by an error", self.thread.name)
             self._error = error
-
-
-def call_each(
-    function: Callable[[Item], Result], items: Iterable[Item], timeout: float
-) -> list[Result | BaseException | None]:
-    """Call `function` on all items at once; return what each gave or raised, None for those not done in time."""
-    items = list(items)
-    outcomes: list[Result | BaseException | None] = [None] * len(items)
-
-    def run(index: int, item: Item) -> None:
-        try:
-            outcomes[index] = function(item)
-        except Exception as error:
-            outcomes[index] = error
-
-    threads = [
-        threading.Thread(target=run, args=pair, name=f"posttroll-call-{pair[0]}", daemon=True)
-        for pair in enumerate(items)
-    ]
-    for thread in threads:
-        thread.start()
-    deadline = time.monotonic() + timeout
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
-    return list(outcomes)

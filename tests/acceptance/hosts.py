@@ -6,7 +6,7 @@ import itertools
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +20,7 @@ _networks = itertools.count()
 class Network:
     """A switch without hosts at first, in a namespace of its own."""
 
-    def __init__(self, directory: Path, settings: dict[str, object]) -> None:
+    def __init__(self, directory: Path, settings: Mapping[str, object]) -> None:
         self._directory = directory
         self._settings = settings
         self._name = f"posttroll-{os.getpid()}-{next(_networks)}"
@@ -64,7 +64,7 @@ class Host(Site):
     """A host to run programs on."""
 
     def __init__(
-        self, directory: Path, settings: dict[str, object], namespace: str, switch: str, port: str, address: str
+        self, directory: Path, settings: Mapping[str, object], namespace: str, switch: str, port: str, address: str
     ) -> None:
         super().__init__(directory, settings, ["ip", "netns", "exec", namespace])
         self.address = address
@@ -97,7 +97,7 @@ def _ip(*arguments: str) -> None:
 
 
 @contextmanager
-def opened_network(directory: Path, settings: dict[str, object]) -> Iterator[Network]:
+def opened_network(directory: Path, settings: Mapping[str, object]) -> Iterator[Network]:
     """Give a network; skip the test where none can be made."""
     if shutil.which("ip") is None:
         pytest.skip("the command ip is not there")

@@ -47,7 +47,7 @@ def serving(site: Site) -> Process:
     return process
 
 
-def test_the_help_of_the_nameserver_names_all_its_options(site: Site):
+def test_the_help_of_the_nameserver_names_all_its_options(site: Site) -> None:
     process = site.nameserver("-h")
 
     assert process.wait() == 0
@@ -57,7 +57,7 @@ def test_the_help_of_the_nameserver_names_all_its_options(site: Site):
 
 
 @ENDS
-def test_the_nameserver_ends_cleanly_and_says_farewell(serving: Process, end: signal.Signals):
+def test_the_nameserver_ends_cleanly_and_says_farewell(serving: Process, end: signal.Signals) -> None:
     start = time.monotonic()
 
     serving.signal(end)
@@ -68,9 +68,9 @@ def test_the_nameserver_ends_cleanly_and_says_farewell(serving: Process, end: si
     assert "Traceback" not in serving.errors
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3])
+@pytest.mark.parametrize("delay", [0.0, 0.05, 0.1, 0.2])
 @ENDS
-def test_the_nameserver_can_be_ended_at_any_moment_of_its_start(site: Site, end: signal.Signals, delay: float):
+def test_the_nameserver_can_be_ended_at_any_moment_of_its_start(site: Site, end: signal.Signals, delay: float) -> None:
     site.nameserver().kill()
     process = site.nameserver()
     eventually(lambda: _handles(process.pid, signal.SIGTERM), FOUND_WITHIN)
@@ -92,7 +92,7 @@ def _handles(pid: int, number: signal.Signals) -> bool:
 
 @pytest.mark.parametrize("setting", ["nameserver_port", "address_publish_port"])
 @pytest.mark.parametrize("way", [[], ["--no-multicast"]], ids=["multicast", "no-multicast"])
-def test_a_port_in_use_is_told_in_one_line(site: Site, setting: str, way: list[str]):
+def test_a_port_in_use_is_told_in_one_line(site: Site, setting: str, way: list[str]) -> None:
     port = int(site.settings[setting])
     with closing(socket.create_server(("", port))):
         process = site.nameserver(*way)
@@ -103,13 +103,13 @@ def test_a_port_in_use_is_told_in_one_line(site: Site, setting: str, way: list[s
     assert not _is_answering(int(site.settings["nameserver_port"]))
 
 
-def test_a_registration_port_in_use_is_told_in_one_line(site: Site):
+def test_a_registration_port_in_use_is_told_in_one_line(site: Site) -> None:
     port = int(site.settings["broadcast_port"])
     with closing(socket.create_server(("", port))):
         _await_failure(site.nameserver("--no-multicast"), str(port), "in use")
 
 
-def test_an_announcement_port_in_use_is_told_in_one_line(site: Site):
+def test_an_announcement_port_in_use_is_told_in_one_line(site: Site) -> None:
     port = int(site.settings["broadcast_port"])
     with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as holder:
         holder.bind(("", port))
@@ -117,7 +117,7 @@ def test_an_announcement_port_in_use_is_told_in_one_line(site: Site):
         _await_failure(site.nameserver(), str(port), "in use")
 
 
-def test_a_second_nameserver_is_refused_and_leaves_the_first_alone(site: Site, serving: Process):
+def test_a_second_nameserver_is_refused_and_leaves_the_first_alone(site: Site, serving: Process) -> None:
     _await_failure(site.nameserver(), site.settings["nameserver_port"], "in use")
 
     assert serving.is_running()
@@ -139,7 +139,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_a_bad_setting_is_told_in_one_line_that_names_it(site: Site, setting: str):
+def test_a_bad_setting_is_told_in_one_line_that_names_it(site: Site, setting: str) -> None:
     process = site.nameserver(**{setting: SETTINGS[setting]})
 
     line = _await_failure(process, SETTINGS[setting])
@@ -148,24 +148,24 @@ def test_a_bad_setting_is_told_in_one_line_that_names_it(site: Site, setting: st
 
 
 @pytest.mark.parametrize("missing", ["server_secret_key_file", "clients_public_keys_directory"])
-def test_missing_keys_are_told_in_one_line_that_names_the_setting(site: Site, keys: Keys, missing: str):
+def test_missing_keys_are_told_in_one_line_that_names_the_setting(site: Site, keys: Keys, missing: str) -> None:
     settings = {name: value for name, value in keys.settings().items() if name != missing}
 
     _await_failure(site.nameserver(backend="secure_zmq", **settings), missing)
 
 
-def test_a_key_file_that_is_not_there_is_told_in_one_line_that_names_it(site: Site, keys: Keys):
+def test_a_key_file_that_is_not_there_is_told_in_one_line_that_names_it(site: Site, keys: Keys) -> None:
     settings = {**keys.settings(), "server_secret_key_file": "/no/such/server.key_secret"}
 
     _await_failure(site.nameserver(backend="secure_zmq", **settings), "/no/such/server.key_secret")
 
 
-def test_a_log_that_cannot_be_written_is_told_in_one_line(site: Site):
+def test_a_log_that_cannot_be_written_is_told_in_one_line(site: Site) -> None:
     _await_failure(site.nameserver("-l", "/no/such/directory/log"), "/no/such/directory/log")
 
 
 @pytest.mark.parametrize("arguments", [["--no-multicats"], ["-d", "begin"], ["surplus"], ["-l"]])
-def test_a_bad_argument_is_refused_with_the_usage(site: Site, arguments: list[str]):
+def test_a_bad_argument_is_refused_with_the_usage(site: Site, arguments: list[str]) -> None:
     process = site.nameserver(*arguments)
 
     assert process.wait() == 2
@@ -173,7 +173,7 @@ def test_a_bad_argument_is_refused_with_the_usage(site: Site, arguments: list[st
     assert process.errors.splitlines()[-1].startswith("nameserver: error: ")
 
 
-def test_a_log_file_takes_all_there_is_to_say(site: Site):
+def test_a_log_file_takes_all_there_is_to_say(site: Site) -> None:
     log = site.directory / "nameserver.log"
 
     process = site.nameserver("-l", str(log))
@@ -188,7 +188,7 @@ def test_a_log_file_takes_all_there_is_to_say(site: Site):
 
 
 @pytest.mark.parametrize(("arguments", "tells"), [([], False), (["-v"], True)])
-def test_debug_lines_come_with_verbose_only(site: Site, arguments: list[str], tells: bool):
+def test_debug_lines_come_with_verbose_only(site: Site, arguments: list[str], tells: bool) -> None:
     process = site.nameserver(*arguments)
     eventually(lambda: "nameserver answers" in process.errors, FOUND_WITHIN)
     process.signal(signal.SIGTERM)
@@ -199,7 +199,7 @@ def test_debug_lines_come_with_verbose_only(site: Site, arguments: list[str], te
 
 
 @pytest.mark.parametrize(("arguments", "joins"), [([], True), (["--no-multicast"], False)])
-def test_without_multicast_no_group_is_joined(site: Site, arguments: list[str], joins: bool):
+def test_without_multicast_no_group_is_joined(site: Site, arguments: list[str], joins: bool) -> None:
     group = f"225.7.{os.getpid() % 251}.{time.monotonic_ns() % 251}"
     process = site.nameserver(*arguments, mc_group=group)
     eventually(lambda: "nameserver answers" in process.errors, FOUND_WITHIN)
@@ -209,7 +209,7 @@ def test_without_multicast_no_group_is_joined(site: Site, arguments: list[str], 
     assert (socket.inet_aton(group)[::-1].hex().upper() in memberships) is joins
 
 
-def test_local_only_binds_nothing_where_others_could_reach_it(site: Site):
+def test_local_only_binds_nothing_where_others_could_reach_it(site: Site) -> None:
     process = site.nameserver("-L")
     eventually(lambda: "nameserver answers" in process.errors, FOUND_WITHIN)
     site.publisher("local").expect_ready()
@@ -243,7 +243,7 @@ def notices(site: Site) -> Iterator[socket.socket]:
 @pytest.mark.parametrize("way", [[], ["--no-multicast"]], ids=["multicast", "no-multicast"])
 def test_a_service_manager_is_told_when_all_ports_are_bound_and_when_it_ends(
     site: Site, notices: socket.socket, way: list[str]
-):
+) -> None:
     environment = [f"NOTIFY_SOCKET={notices.getsockname()}", sys.executable, "-m", "posttroll.ns", *way]
     process = site.run("/usr/bin/env", *environment)
 
@@ -287,7 +287,7 @@ def daemon(site: Site) -> Iterator[Daemon]:
     daemon("stop")
 
 
-def test_it_can_be_started_in_the_background_and_stopped(daemon: Daemon):
+def test_it_can_be_started_in_the_background_and_stopped(daemon: Daemon) -> None:
     log = daemon.site.directory / "log"
 
     started = daemon("start", "-l", str(log))
@@ -313,14 +313,14 @@ def _has_ended(pid: int) -> bool:
         return True
 
 
-def test_what_is_not_there_is_told(daemon: Daemon):
+def test_what_is_not_there_is_told(daemon: Daemon) -> None:
     status, stopped = daemon("status"), daemon("stop")
 
     assert (status.wait(), status.lines, status.errors) == (1, ["not running"], "")
     assert (stopped.wait(), stopped.lines, stopped.errors) == (1, [], "not running\n")
 
 
-def test_a_second_start_is_refused_and_leaves_the_first_alone(daemon: Daemon):
+def test_a_second_start_is_refused_and_leaves_the_first_alone(daemon: Daemon) -> None:
     daemon("start")
     pid = daemon.pid
 
@@ -331,7 +331,7 @@ def test_a_second_start_is_refused_and_leaves_the_first_alone(daemon: Daemon):
     assert daemon.is_answering()
 
 
-def test_a_restart_gives_another_process(daemon: Daemon):
+def test_a_restart_gives_another_process(daemon: Daemon) -> None:
     daemon("start")
     first = daemon.pid
 
@@ -342,13 +342,13 @@ def test_a_restart_gives_another_process(daemon: Daemon):
     assert daemon.is_answering()
 
 
-def test_a_restart_starts_what_did_not_run(daemon: Daemon):
+def test_a_restart_starts_what_did_not_run(daemon: Daemon) -> None:
     assert daemon("restart").wait() == 0
     assert daemon.is_answering()
 
 
 @pytest.mark.parametrize("content", ["{own}", "999999999", "", "rubbish"])
-def test_a_stale_pid_file_hinders_nothing(daemon: Daemon, content: str):
+def test_a_stale_pid_file_hinders_nothing(daemon: Daemon, content: str) -> None:
     daemon.pid_file.write_text(content.format(own=os.getpid()))
 
     assert daemon("status").wait() == 1
@@ -357,7 +357,7 @@ def test_a_stale_pid_file_hinders_nothing(daemon: Daemon, content: str):
     assert daemon.is_answering()
 
 
-def test_one_that_was_killed_can_be_started_again(daemon: Daemon):
+def test_one_that_was_killed_can_be_started_again(daemon: Daemon) -> None:
     daemon("start")
     os.kill(daemon.pid, signal.SIGKILL)
     eventually(lambda: not daemon.is_answering())
@@ -366,7 +366,7 @@ def test_one_that_was_killed_can_be_started_again(daemon: Daemon):
     assert daemon("start").wait() == 0
 
 
-def test_a_start_that_fails_says_why_and_leaves_nothing(daemon: Daemon):
+def test_a_start_that_fails_says_why_and_leaves_nothing(daemon: Daemon) -> None:
     port = int(daemon.site.settings["nameserver_port"])
     with closing(socket.create_server(("", port))):
         started = daemon("start")
@@ -376,11 +376,11 @@ def test_a_start_that_fails_says_why_and_leaves_nothing(daemon: Daemon):
 
 
 @pytest.mark.parametrize("log", ["/no/such/directory/log"])
-def test_a_start_with_a_bad_log_says_so(daemon: Daemon, log: str):
+def test_a_start_with_a_bad_log_says_so(daemon: Daemon, log: str) -> None:
     _await_failure(daemon("start", "-l", log), log)
 
 
-def test_keys_are_written_for_their_owner_alone_and_never_overwritten(site: Site):
+def test_keys_are_written_for_their_owner_alone_and_never_overwritten(site: Site) -> None:
     arguments = ("-c", GENERATE_KEYS, "host", "-d", str(site.directory))
     secret = site.directory / "host.key_secret"
 
@@ -398,7 +398,7 @@ def test_keys_are_written_for_their_owner_alone_and_never_overwritten(site: Site
 
 
 @pytest.mark.parametrize("directory", ["/no/such/directory", "/proc"])
-def test_keys_that_cannot_be_written_are_told_in_one_line(site: Site, directory: str):
+def test_keys_that_cannot_be_written_are_told_in_one_line(site: Site, directory: str) -> None:
     _await_failure(site.python("-c", GENERATE_KEYS, "host", "-d", directory), directory)
 
 
@@ -410,7 +410,7 @@ def collecting(site: Site) -> Callable[..., Process]:
 
 
 @ENDS
-def test_the_logger_ends_cleanly_and_says_farewell(collecting: Callable[..., Process], end: signal.Signals):
+def test_the_logger_ends_cleanly_and_says_farewell(collecting: Callable[..., Process], end: signal.Signals) -> None:
     process = collecting()
     eventually(lambda: _blocks(process.pid, signal.SIGTERM), FOUND_WITHIN)
 
@@ -430,7 +430,7 @@ def _blocks(pid: int, number: signal.Signals) -> bool:
 
 def test_the_logger_writes_the_records_of_others_at_their_level_and_messages_when_verbose(
     site: Site, collecting: Callable[..., Process]
-):
+) -> None:
     log = site.directory / "collected.log"
     plain, verbose = collecting("-r", str(log)), collecting("-v")
     site.publisher("counted")
@@ -444,17 +444,17 @@ def test_the_logger_writes_the_records_of_others_at_their_level_and_messages_whe
     assert plain.errors == ""
 
 
-def test_the_logger_tells_a_log_that_cannot_be_written_in_one_line(collecting: Callable[..., Process]):
+def test_the_logger_tells_a_log_that_cannot_be_written_in_one_line(collecting: Callable[..., Process]) -> None:
     _await_failure(collecting("-r", "/no/such/directory/log"), "pytroll-logger: ", "/no/such/directory/log")
 
 
-def test_the_logger_tells_a_bad_setting_in_one_line(site: Site):
+def test_the_logger_tells_a_bad_setting_in_one_line(site: Site) -> None:
     process = site.python("-m", "posttroll.logger", address_publish_port="abc")
 
     _await_failure(process, "pytroll-logger: ", "address_publish_port", "abc")
 
 
-def test_the_logger_waits_for_a_nameserver_that_comes_later(site: Site):
+def test_the_logger_waits_for_a_nameserver_that_comes_later(site: Site) -> None:
     process = site.python("-m", "posttroll.logger", "-v")
     site.publisher("counted").expect_ready()
 

@@ -16,6 +16,8 @@ import pytest
 from tests.acceptance.processes import FOUND_WITHIN, PROGRAMS, ROOT, Process, Site
 from tests.fixtures.waiting import UNIT, eventually
 
+pytestmark = pytest.mark.timeout(300)
+
 SCRIPTS = ("nameserver", "posttroll-generate-keys", "pytroll-logger")
 NEIGHBOURS = ("trollmoves", "pytroll-collectors")
 _PATIENCE = 240 * UNIT
@@ -86,7 +88,7 @@ def run(installed: Environment, site: Site) -> Callable[..., Process]:
     return lambda name, *arguments: site.run("/usr/bin/env", "-u", "PYTHONPATH", installed.script(name), *arguments)
 
 
-def test_the_package_is_typed_and_comes_from_the_environment(installed: Environment):
+def test_the_package_is_typed_and_comes_from_the_environment(installed: Environment) -> None:
     script = (
         "import importlib.metadata, importlib.resources, posttroll\n"
         "assert importlib.resources.files('posttroll').joinpath('py.typed').is_file()\n"
@@ -99,7 +101,7 @@ def test_the_package_is_typed_and_comes_from_the_environment(installed: Environm
     assert Path(place).is_relative_to(installed.directory)
 
 
-def test_every_module_can_be_imported(installed: Environment):
+def test_every_module_can_be_imported(installed: Environment) -> None:
     script = (
         "import importlib, pkgutil, posttroll\n"
         "for module in pkgutil.walk_packages(posttroll.__path__, 'posttroll.'): importlib.import_module(module.name)"
@@ -109,7 +111,7 @@ def test_every_module_can_be_imported(installed: Environment):
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_the_commands_are_there(run: Callable[..., Process], name: str):
+def test_the_commands_are_there(run: Callable[..., Process], name: str) -> None:
     process = run(name, "--help")
 
     assert process.wait(10 * UNIT) == 0
@@ -117,7 +119,7 @@ def test_the_commands_are_there(run: Callable[..., Process], name: str):
     assert process.errors == ""
 
 
-def test_messages_flow_between_installed_programs(run: Callable[..., Process]):
+def test_messages_flow_between_installed_programs(run: Callable[..., Process]) -> None:
     nameserver = run("nameserver")
     run("python", str(PROGRAMS / "publish.py"), "installed")
     subscriber = run("python", str(PROGRAMS / "subscribe.py"))
@@ -128,7 +130,7 @@ def test_messages_flow_between_installed_programs(run: Callable[..., Process]):
     assert nameserver.wait() == 0
 
 
-def test_the_installed_nameserver_runs_in_the_background(run: Callable[..., Process], tmp_path: Path):
+def test_the_installed_nameserver_runs_in_the_background(run: Callable[..., Process], tmp_path: Path) -> None:
     arguments = ("--pid-file", str(tmp_path / "pid"), "-l", str(tmp_path / "log"))
 
     assert run("nameserver", "-d", "start", *arguments).wait(15 * UNIT) == 0
@@ -138,7 +140,7 @@ def test_the_installed_nameserver_runs_in_the_background(run: Callable[..., Proc
         assert run("nameserver", "-d", "stop", *arguments).wait(15 * UNIT) == 0
 
 
-def test_the_sdist_holds_what_is_needed_to_read_test_and_run_it(distributions: dict[str, Path]):
+def test_the_sdist_holds_what_is_needed_to_read_test_and_run_it(distributions: dict[str, Path]) -> None:
     with tarfile.open(distributions[".gz"]) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
 
@@ -157,7 +159,7 @@ def test_the_sdist_holds_what_is_needed_to_read_test_and_run_it(distributions: d
     } <= names
 
 
-def test_it_can_be_installed_from_the_sdist(distributions: dict[str, Path], tmp_path: Path):
+def test_it_can_be_installed_from_the_sdist(distributions: dict[str, Path], tmp_path: Path) -> None:
     environment = Environment(tmp_path / "from_sdist")
 
     environment.install(str(distributions[".gz"]))
@@ -165,7 +167,7 @@ def test_it_can_be_installed_from_the_sdist(distributions: dict[str, Path], tmp_
     assert "file" in environment.python("-c", "from posttroll.message import Message; print(Message('/a', 'file', 1))")
 
 
-def test_it_gets_along_with_its_neighbours(distributions: dict[str, Path], tmp_path: Path):
+def test_it_gets_along_with_its_neighbours(distributions: dict[str, Path], tmp_path: Path) -> None:
     environment = Environment(tmp_path / "neighbours")
 
     environment.install(str(distributions[".whl"]), *NEIGHBOURS)

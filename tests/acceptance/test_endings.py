@@ -50,7 +50,9 @@ def _await_end(process: Process, status: int) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("thing", ["publisher", "all"])
-def test_a_program_that_ends_without_stop_ends_at_once_and_its_messages_arrive(site: Site, thing: str, way: str):
+def test_a_program_that_ends_without_stop_ends_at_once_and_its_messages_arrive(
+    site: Site, thing: str, way: str
+) -> None:
     process = site.program("leave.py", thing, way)
 
     numbers = _receive_all(process)
@@ -60,7 +62,7 @@ def test_a_program_that_ends_without_stop_ends_at_once_and_its_messages_arrive(s
 
 
 @pytest.mark.parametrize("thing", [thing for thing in THINGS if thing not in ("publisher", "all")])
-def test_a_program_ends_whatever_it_forgot_to_stop(site: Site, thing: str):
+def test_a_program_ends_whatever_it_forgot_to_stop(site: Site, thing: str) -> None:
     process = site.program("leave.py", thing, "end")
 
     if thing in PUBLISHING:
@@ -71,7 +73,7 @@ def test_a_program_ends_whatever_it_forgot_to_stop(site: Site, thing: str):
 
 
 @pytest.mark.parametrize("thing", ["publisher", "noisy"])
-def test_a_program_that_stops_and_exits_right_after_sending_loses_nothing(site: Site, thing: str):
+def test_a_program_that_stops_and_exits_right_after_sending_loses_nothing(site: Site, thing: str) -> None:
     process = site.program("leave.py", thing, "stop")
 
     assert _receive_all(process) == [*range(100)]
@@ -79,7 +81,7 @@ def test_a_program_that_stops_and_exits_right_after_sending_loses_nothing(site: 
     _await_end(process, 0)
 
 
-def test_a_program_that_is_interrupted_while_it_waits_for_messages_ends_at_once(site: Site):
+def test_a_program_that_is_interrupted_while_it_waits_for_messages_ends_at_once(site: Site) -> None:
     script = (
         "from posttroll.publisher import NoisyPublisher\n"
         "from posttroll.subscriber import Subscriber\n"

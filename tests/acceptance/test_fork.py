@@ -24,7 +24,7 @@ def _await_end(process: Process) -> None:
     assert "Traceback" not in process.errors
 
 
-def test_the_child_of_a_fork_cannot_use_what_its_parent_opened_and_opens_its_own(forking: dict[str, str]):
+def test_the_child_of_a_fork_cannot_use_what_its_parent_opened_and_opens_its_own(forking: dict[str, str]) -> None:
     assert {use: forking[f"child {use}"] for use in USES} == dict.fromkeys(USES, "UsedAfterFork")
     assert {stop: forking[f"child stop_{stop}"] for stop in STOPS} == dict.fromkeys(STOPS, "None")
     assert forking["child own"] == "True"

@@ -61,7 +61,7 @@ def _pause(seconds: float) -> None:
     threading.Event().wait(seconds)
 
 
-def test_a_publisher_on_another_host_is_found_at_its_own_address(chain: Chain):
+def test_a_publisher_on_another_host_is_found_at_its_own_address(chain: Chain) -> None:
     subscriber = chain.start()
 
     subscriber.expect_word("first")
@@ -78,7 +78,7 @@ def _looking_up(nameserver: Host) -> str:
     )
 
 
-def test_the_advertised_host_is_announced_as_it_was_given(chain: Chain):
+def test_the_advertised_host_is_announced_as_it_was_given(chain: Chain) -> None:
     chain.hosts["publisher"].settings["advertised_host"] = "publisher.example"
     chain.start()
 
@@ -87,7 +87,7 @@ def test_the_advertised_host_is_announced_as_it_was_given(chain: Chain):
     assert asking.expect_word("found") == ["tcp://publisher.example:9000"]
 
 
-def test_a_nameserver_for_its_own_host_ignores_the_others(lan: Network):
+def test_a_nameserver_for_its_own_host_ignores_the_others(lan: Network) -> None:
     first, second = lan.host(), lan.host()
     first.nameserver("-L")
     second.publisher("foreign").expect_ready()
@@ -104,7 +104,7 @@ def test_a_nameserver_for_its_own_host_ignores_the_others(lan: Network):
 
 
 @PARTS
-def test_messages_flow_again_and_who_came_meanwhile_is_found_after_a_host_was_cut_off(chain: Chain, part: str):
+def test_messages_flow_again_and_who_came_meanwhile_is_found_after_a_host_was_cut_off(chain: Chain, part: str) -> None:
     subscriber = chain.start()
     subscriber.expect_word("first")
     host = chain.hosts[part]
@@ -118,7 +118,7 @@ def test_messages_flow_again_and_who_came_meanwhile_is_found_after_a_host_was_cu
     subscriber.expect_word("first")
 
 
-def test_a_subscriber_notices_that_a_publishers_host_died_without_a_word(chain: Chain):
+def test_a_subscriber_notices_that_a_publishers_host_died_without_a_word(chain: Chain) -> None:
     subscriber = chain.start()
     subscriber.expect_word("first")
     host = chain.hosts["publisher"]
@@ -133,7 +133,7 @@ def test_a_subscriber_notices_that_a_publishers_host_died_without_a_word(chain: 
 
 
 @PARTS
-def test_whose_network_comes_up_later_takes_part_then(lan: Network, part: str):
+def test_whose_network_comes_up_later_takes_part_then(lan: Network, part: str) -> None:
     hosts = {name: lan.host(is_up=name != part) for name in ("nameserver", "publisher", "subscriber")}
     hosts["publisher"].settings["advertised_host"] = hosts["publisher"].address
     hosts["nameserver"].nameserver()
@@ -146,7 +146,7 @@ def test_whose_network_comes_up_later_takes_part_then(lan: Network, part: str):
     subscriber.expect_word("late")
 
 
-def test_a_publisher_that_starts_before_its_network_is_found_at_its_address_without_being_told_it(lan: Network):
+def test_a_publisher_that_starts_before_its_network_is_found_at_its_address_without_being_told_it(lan: Network) -> None:
     hosts = {name: lan.host(is_up=name != "publisher") for name in ("nameserver", "publisher", "subscriber")}
     hosts["nameserver"].nameserver()
     hosts["publisher"].publisher("late").expect_ready()
@@ -158,7 +158,7 @@ def test_a_publisher_that_starts_before_its_network_is_found_at_its_address_with
 
 
 @PARTS
-def test_messages_flow_again_and_who_comes_is_found_after_an_interface_was_down(lan: Network, part: str):
+def test_messages_flow_again_and_who_comes_is_found_after_an_interface_was_down(lan: Network, part: str) -> None:
     chain = Chain(lan, "multicast")
     subscriber = chain.start()
     subscriber.expect_word("first")
@@ -173,7 +173,7 @@ def test_messages_flow_again_and_who_comes_is_found_after_an_interface_was_down(
     subscriber.expect_word("first")
 
 
-def test_a_publisher_announced_under_a_name_that_takes_long_to_resolve_does_not_delay_the_others(lan: Network):
+def test_a_publisher_announced_under_a_name_that_takes_long_to_resolve_does_not_delay_the_others(lan: Network) -> None:
     host = lan.host()
     host.nameserver()
     host.publisher("good")
@@ -187,7 +187,7 @@ def test_a_publisher_announced_under_a_name_that_takes_long_to_resolve_does_not_
         subscriber.expect_word("good", 1.0 * UNIT)
 
 
-def test_a_program_ends_at_once_although_a_name_takes_long_to_resolve(lan: Network):
+def test_a_program_ends_at_once_although_a_name_takes_long_to_resolve(lan: Network) -> None:
     host = lan.host()
     subscriber = host.subscriber("--nameserver", "none", "--addresses", "tcp://publisher.example:9000")
     subscriber.expect_ready()

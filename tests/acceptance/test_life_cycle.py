@@ -123,7 +123,7 @@ def _cycle(life: Life) -> float:
     return time.monotonic() - start
 
 
-def test_200_starts_and_stops_leave_nothing_behind(life: Life, surroundings: None):
+def test_200_starts_and_stops_leave_nothing_behind(life: Life, surroundings: None) -> None:
     for _ in range(WARM_UP):
         _cycle(life)
     gc.collect()
@@ -139,7 +139,7 @@ def test_200_starts_and_stops_leave_nothing_behind(life: Life, surroundings: Non
     assert max(durations) < IN_TIME
 
 
-def test_stopping_twice_and_before_the_start_is_harmless(life: Life, surroundings: None):
+def test_stopping_twice_and_before_the_start_is_harmless(life: Life, surroundings: None) -> None:
     never_started = life.make()
     life.stop(never_started)
     life.stop(never_started)
@@ -150,7 +150,7 @@ def test_stopping_twice_and_before_the_start_is_harmless(life: Life, surrounding
     life.stop(started)
 
 
-def test_several_threads_may_stop_it_at_once(life: Life, surroundings: None):
+def test_several_threads_may_stop_it_at_once(life: Life, surroundings: None) -> None:
     thing = life.make()
     life.start(thing)
     start = time.monotonic()
@@ -166,7 +166,7 @@ RESTARTABLE = ("Publisher", "NoisyPublisher", "NSSubscriber", "AddressReceiver",
 
 
 @pytest.mark.parametrize("life", RESTARTABLE, indirect=True)
-def test_it_can_be_started_again_after_a_stop(life: Life, surroundings: None):
+def test_it_can_be_started_again_after_a_stop(life: Life, surroundings: None) -> None:
     thing = life.make()
 
     for _ in range(3):
@@ -175,7 +175,7 @@ def test_it_can_be_started_again_after_a_stop(life: Life, surroundings: None):
 
 
 @pytest.mark.parametrize("timeout", [None, 60.0])
-def test_a_subscriber_that_waits_ends_when_another_thread_stops_it(timeout: float | None):
+def test_a_subscriber_that_waits_ends_when_another_thread_stops_it(timeout: float | None) -> None:
     for _ in range(50):
         subscriber = Subscriber("tcp://127.0.0.1:1")
         with in_background(lambda subscriber=subscriber: list(subscriber.recv(timeout))) as received:
@@ -186,7 +186,7 @@ def test_a_subscriber_that_waits_ends_when_another_thread_stops_it(timeout: floa
             assert received.result(IN_TIME) == []
 
 
-def test_a_publisher_that_waits_for_a_subscriber_ends_when_another_thread_stops_it():
+def test_a_publisher_that_waits_for_a_subscriber_ends_when_another_thread_stops_it() -> None:
     publisher = Publisher(LOOPBACK)
     publisher.start()
     with in_background(lambda: publisher.wait_for_subscriber("", 60)) as waiting:
@@ -198,7 +198,7 @@ def test_a_publisher_that_waits_for_a_subscriber_ends_when_another_thread_stops_
             waiting.result(IN_TIME)
 
 
-def test_a_publisher_that_is_blocked_by_a_full_queue_ends_when_another_thread_stops_it():
+def test_a_publisher_that_is_blocked_by_a_full_queue_ends_when_another_thread_stops_it() -> None:
     with config.set(send_high_water_mark=1, receive_high_water_mark=1):
         publisher = Publisher(LOOPBACK, when_full="block")
         publisher.start()
@@ -220,7 +220,7 @@ def test_a_publisher_that_is_blocked_by_a_full_queue_ends_when_another_thread_st
     subscriber.stop()
 
 
-def test_a_look_up_that_waits_for_a_silent_nameserver_ends_when_another_thread_stops_it(network: Network):
+def test_a_look_up_that_waits_for_a_silent_nameserver_ends_when_another_thread_stops_it(network: Network) -> None:
     finder = NSSubscriber("nobody", addr_listener=True, timeout=5 * UNIT)
     with in_background(finder.start) as starting:
         assert starting.is_pending(0.3)
@@ -230,7 +230,7 @@ def test_a_look_up_that_waits_for_a_silent_nameserver_ends_when_another_thread_s
         starting.result(IN_TIME)
 
 
-def test_what_8_threads_send_through_one_publisher_arrives_in_the_order_of_each():
+def test_what_8_threads_send_through_one_publisher_arrives_in_the_order_of_each() -> None:
     publisher = Publisher(LOOPBACK)
     publisher.start()
     subscriber = Subscriber(f"tcp://127.0.0.1:{publisher.port_number}", "/threads")
@@ -256,7 +256,7 @@ def test_what_8_threads_send_through_one_publisher_arrives_in_the_order_of_each(
     publisher.stop()
 
 
-def test_a_handler_that_was_closed_loses_its_records_quietly(network: Network):
+def test_a_handler_that_was_closed_loses_its_records_quietly(network: Network) -> None:
     handler = PytrollHandler("handler")
     handler.close()
     record = logging.LogRecord("closed", logging.INFO, __file__, 1, "too late", None, None)

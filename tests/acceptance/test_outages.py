@@ -88,7 +88,7 @@ def published(site: Site) -> int:
     return int(site.publisher("counted").expect_ready()[0])
 
 
-def test_a_subscriber_notices_a_dead_connection_and_makes_another(site: Site, published: int):
+def test_a_subscriber_notices_a_dead_connection_and_makes_another(site: Site, published: int) -> None:
     with relaying(published) as relay:
         address = f"tcp://127.0.0.1:{relay.port}"
         subscriber = site.subscriber("--nameserver", "none", "--addresses", address, **PINGS)
@@ -108,7 +108,7 @@ def _await_gap(last: int, next_number: Callable[[], int]) -> int:
     return number - last
 
 
-def test_messages_flow_again_when_a_frozen_publisher_goes_on(site: Site):
+def test_messages_flow_again_when_a_frozen_publisher_goes_on(site: Site) -> None:
     publisher = site.publisher("counted")
     address = f"tcp://127.0.0.1:{publisher.expect_ready()[0]}"
     subscriber = site.subscriber("--nameserver", "none", "--addresses", address, **PINGS)
@@ -123,7 +123,7 @@ def test_messages_flow_again_when_a_frozen_publisher_goes_on(site: Site):
 
 def test_a_frozen_nameserver_in_a_list_delays_neither_publisher_nor_subscriber(
     site: Site, free_ports: Callable[[int], list[int]]
-):
+) -> None:
     other = dict(zip(("nameserver_port", "broadcast_port", "address_publish_port"), free_ports(3), strict=True))
     frozen = site.nameserver("--no-multicast", **other)
     site.nameserver("--no-multicast")
@@ -145,7 +145,9 @@ def _await_port(port: int) -> None:
     eventually(answers)
 
 
-def test_nothing_is_lost_while_a_handler_works_and_the_publisher_is_restarted_on_its_port(site: Site, free_port: int):
+def test_nothing_is_lost_while_a_handler_works_and_the_publisher_is_restarted_on_its_port(
+    site: Site, free_port: int
+) -> None:
     first = site.publisher("slow", "--port", str(free_port))
     address = f"tcp://127.0.0.1:{free_port}"
     subscriber = site.subscriber("--nameserver", "none", "--addresses", address, "--handle", "4")
@@ -163,7 +165,7 @@ def test_nothing_is_lost_while_a_handler_works_and_the_publisher_is_restarted_on
     assert numbers == [*range(1, sent + 1)]
 
 
-def test_a_publisher_that_comes_while_a_handler_works_is_connected_to_meanwhile(site: Site):
+def test_a_publisher_that_comes_while_a_handler_works_is_connected_to_meanwhile(site: Site) -> None:
     site.nameserver()
     subscriber = site.subscriber("--handle", "4")
     site.publisher("slow", "--wait", "--period", "60")
@@ -176,7 +178,9 @@ def test_a_publisher_that_comes_while_a_handler_works_is_connected_to_meanwhile(
 
 
 @pytest.mark.parametrize("sort", [[], ["--container"]], ids=["subscriber", "container"])
-def test_a_subscriber_lives_through_a_publisher_that_comes_and_goes(site: Site, free_port: int, sort: list[str]):
+def test_a_subscriber_lives_through_a_publisher_that_comes_and_goes(
+    site: Site, free_port: int, sort: list[str]
+) -> None:
     site.nameserver()
     subscriber = site.subscriber(*sort)
     for number in range(5):

@@ -22,7 +22,7 @@ def _jumping(site: Site, step: str, program: str, *arguments: str, **settings: o
 @JUMPS
 def test_a_nameserver_keeps_living_publishers_and_forgets_dead_ones_when_its_clock_jumps(
     site: Site, jump: signal.Signals
-):
+) -> None:
     nameserver = _jumping(site, AN_HOUR, "nameserver.py", str(MAX_AGE))
     nameserver.expect_ready()
     publisher = site.publisher("counted")
@@ -38,7 +38,7 @@ def test_a_nameserver_keeps_living_publishers_and_forgets_dead_ones_when_its_clo
 
 
 @JUMPS
-def test_a_publisher_goes_on_announcing_itself_when_its_clock_jumps(site: Site, jump: signal.Signals):
+def test_a_publisher_goes_on_announcing_itself_when_its_clock_jumps(site: Site, jump: signal.Signals) -> None:
     publisher = _jumping(site, AN_HOUR, "publish.py", "counted")
     publisher.expect_ready()
 
@@ -50,7 +50,7 @@ def test_a_publisher_goes_on_announcing_itself_when_its_clock_jumps(site: Site, 
 
 
 @JUMPS
-def test_a_subscriber_goes_on_receiving_and_finding_when_its_clock_jumps(site: Site, jump: signal.Signals):
+def test_a_subscriber_goes_on_receiving_and_finding_when_its_clock_jumps(site: Site, jump: signal.Signals) -> None:
     nameserver = site.nameserver()
     site.publisher("first")
     subscriber = _jumping(site, AN_HOUR, "subscribe.py")
@@ -65,7 +65,7 @@ def test_a_subscriber_goes_on_receiving_and_finding_when_its_clock_jumps(site: S
     subscriber.expect_word("second")
 
 
-def test_no_wait_is_shorter_or_longer_because_the_clock_swings(site: Site, free_port: int):
+def test_no_wait_is_shorter_or_longer_because_the_clock_swings(site: Site, free_port: int) -> None:
     site.program("nameserver.py", "600").expect_ready()
 
     waits = _jumping(site, "0", "waits.py", str(free_port), site.settings["nameserver_port"])

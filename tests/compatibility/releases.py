@@ -34,32 +34,40 @@ class Release:
 
     def interpreter(self) -> Path:
         """Return the interpreter of the environment, which is made if it is not there; `Unavailable`."""
-        for version in self.pythons:
-            interpreter = _CACHE / f"{self.name}-python{version}" / "bin" / "python"
-            if interpreter.with_name("ready").exists():
-                return interpreter
-        for version in self.pythons:
+        directories = {version: _CACHE / f"{self.name}-python{version}" for version in self.pythons}
+        for directory in directories.values():
+            if _is_ready(directory):
+                return _interpreter(directory)
+        for version, directory in directories.items():
             if base := _find_python(version):
-                return self._make(base, _CACHE / f"{self.name}-python{version}")
+                self._make(base, directory)
+                return _interpreter(directory)
         raise Unavailable(f"posttroll {self.name} needs Python {' or '.join(self.pythons)}, which is not found here")
 
-    def _make(self, base: str, directory: Path) -> Path:
-        interpreter, ready = directory / "bin" / "python", directory / "bin" / "ready"
+    def _make(self, base: str, directory: Path) -> None:
         directory.parent.mkdir(parents=True, exist_ok=True)
-        with open(directory.with_suffix(".lock"), "w") as lock:
+        with open(f"{directory}.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not ready.exists():
+            if not _is_ready(directory):
                 shutil.rmtree(directory, ignore_errors=True)
                 _run(base, "-m", "venv", str(directory))
-                _run(str(interpreter), "-m", "pip", "install", "--quiet", "--retries=1", self.requirement)
-                ready.touch()
-        return interpreter
+                pip = [str(_interpreter(directory)), "-m", "pip", "install", "--quiet", "--retries=1"]
+                _run(*pip, self.requirement)
+                (directory / "ready").touch()
 
 
 RELEASES = (
     Release("1.13.1", "posttroll==1.13.1", ("3.11",), has_two_nameserver_ports=False),
     Release("newest", "posttroll<2", ("3.12", "3.13")),
 )
+
+
+def _interpreter(directory: Path) -> Path:
+    return directory / "bin" / "python"
+
+
+def _is_ready(directory: Path) -> bool:
+    return (directory / "ready").exists() and _interpreter(directory).exists()
 
 
 def _find_python(version: str) -> str | None:

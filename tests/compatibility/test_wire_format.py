@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
+import posttroll
 from posttroll.message import Message
 from posttroll.settings import config
 from tests.compatibility.ends import End, Site
+from tests.compatibility.releases import Release
 
 NAIVE = datetime(2026, 3, 1, 12, 30, 15, 250000)
 AWARE = datetime(2026, 3, 1, 12, 30, tzinfo=timezone(timedelta(hours=2)))
@@ -34,6 +37,16 @@ CASES: list[tuple[Any, dict[str, Any]]] = [
 @pytest.fixture
 def peer(site: Site) -> End:
     return site.end(False)
+
+
+def test_the_peer_is_what_it_is_taken_for(
+    peer: End, release: Release, record_testsuite_property: Callable[[str, object], None]
+) -> None:
+    version = peer.version()
+    record_testsuite_property(f"posttroll {release.name}", version)
+
+    assert version != posttroll.__version__
+    assert release.name in (version, "newest")
 
 
 def fields(message: Message) -> dict[str, Any]:

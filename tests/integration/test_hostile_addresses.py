@@ -106,7 +106,7 @@ def test_refused_addresses_are_counted_and_logged_once(
 
 
 def test_a_container_survives_poisoned_addresses(network: Network, raw_peer: RawPeer) -> None:
-    with running_discovery(network, raw_peer) as discovery:
+    with running_discovery(network, raw_peer) as discovery, Publish("another"):
         container = ListenerContainer(topics=["/good"], services="")
         try:
             for data in POISON.values():

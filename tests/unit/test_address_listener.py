@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
@@ -12,8 +12,11 @@ from posttroll.address_listener import AddressListener
 from posttroll.backends import memory
 from posttroll.backends.zmq import socket as sockets
 from posttroll.message import Message
-from posttroll.publisher import Publisher
+from posttroll.ns import NameServer, get_pub_address
+from posttroll.publisher import NoisyPublisher, Publisher
 from posttroll.settings import config
+from posttroll.threads import Worker
+from tests.fixtures.background import in_background
 from tests.fixtures.nameservers import running_nameserver
 from tests.fixtures.network import Network
 from tests.fixtures.waiting import UNIT, eventually
@@ -73,13 +76,35 @@ class Answers:
         return [{"URI": uri, "service": [name]} for uri in self.known.get(name, [])]
 
 
+@contextmanager
+def nameserver_that(answers: Answers) -> Iterator[None]:
+    """Run a nameserver that gives these answers."""
+    nameserver = NameServer()
+    worker = Worker("posttroll-nameserver", lambda _: nameserver.run(answers), wake=nameserver.stop).start()
+    try:
+        get_pub_address("nothing", timeout=5 * UNIT)
+        answers.asked.clear()
+        yield
+    finally:
+        worker.stop()
+
+
+@contextmanager
+def listening(subscriber: Subscriber, services: str | list[str] = "viirs") -> Iterator[AddressListener]:
+    """Listen until the end of the block."""
+    listener = AddressListener(subscriber, services).start()
+    try:
+        yield listener
+    finally:
+        listener.stop()
+
+
 @pytest.fixture
 def idle(subscriber: Subscriber) -> Iterator[AddressListener]:
     """Make a listener that is not started."""
-    with ExitStack() as stack:
-        listener = AddressListener(subscriber, ["viirs", "avhrr"])
-        stack.callback(listener.stop)
-        yield listener
+    listener = AddressListener(subscriber, ["viirs", "avhrr"])
+    yield listener
+    listener.stop()
 
 
 @pytest.mark.parametrize(
@@ -151,49 +176,16 @@ def test_what_is_no_address_is_ignored(idle: AddressListener, subscriber: Subscr
 def test_what_is_known_already_is_met_at_the_start(subscriber: Subscriber) -> None:
     answers = Answers(viirs=[URI], avhrr=[OTHER_URI])
 
-    with (
-        running_nameserver_with(answers),
-        closing(Stopping(AddressListener(subscriber, ["viirs", "avhrr"]).start())),
-    ):
+    with nameserver_that(answers), listening(subscriber, ["viirs", "avhrr"]):
         eventually(lambda: {URI, OTHER_URI} <= set(subscriber.met))
 
     assert set(answers.asked) == {"viirs", "avhrr"}
 
 
-class Stopping:
-    """Lets `closing` stop something."""
-
-    def __init__(self, listener: AddressListener) -> None:
-        self._listener = listener
-
-    def close(self) -> None:
-        self._listener.stop()
-
-
-class running_nameserver_with:
-    """Run a nameserver that knows what it is given."""
-
-    def __init__(self, answers: Answers) -> None:
-        self._answers = answers
-
-    def __enter__(self) -> None:
-        from posttroll.ns import NameServer, get_pub_address
-        from posttroll.threads import Worker
-
-        nameserver = NameServer()
-        self._worker = Worker("posttroll-nameserver", lambda _: nameserver.run(self._answers), wake=nameserver.stop)
-        self._worker.start()
-        get_pub_address("nothing", timeout=5 * UNIT)
-        self._answers.asked.clear()
-
-    def __exit__(self, *error: object) -> None:
-        self._worker.stop()
-
-
 @pytest.fixture
 def listener(subscriber: Subscriber) -> Iterator[AddressListener]:
     """Start a listener."""
-    with closing(Stopping(listener := AddressListener(subscriber, ["viirs"]).start())):
+    with listening(subscriber) as listener:
         yield listener
 
 
@@ -227,17 +219,18 @@ def test_rubbish_on_the_feed_ends_nothing(
 
     feed.send("pytroll://address rubbish")
     feed.send(notice(service=[{"un": "hashable"}]))
+    feed.send(notice(uri=["un", "hashable"]))
     feed.send(notice(uri=OTHER_URI))
 
     eventually(lambda: subscriber.met)
     assert subscriber.met == [OTHER_URI]
-    assert listener._delivery.drops.counts == {"not a message": 1, "hook failed": 1}
+    assert listener._delivery.drops.counts == {"not a message": 1, "not an address": 1}
 
 
 def test_a_nameserver_that_comes_later_is_asked(listener: AddressListener, subscriber: Subscriber) -> None:
     assert subscriber.met == []
 
-    with running_nameserver_with(Answers(viirs=[URI])):
+    with nameserver_that(Answers(viirs=[URI])):
         eventually(lambda: subscriber.met)
 
 
@@ -246,7 +239,7 @@ def test_the_nameserver_is_asked_again_whenever_the_feed_is_there_again(
 ) -> None:
     answers = Answers()
 
-    with running_nameserver_with(answers):
+    with nameserver_that(answers):
         for _ in range(2):
             with closing(Publisher(f"tcp://*:{network.addresses}").start()):
                 answers.asked.clear()
@@ -259,8 +252,8 @@ def test_with_a_feed_the_nameserver_is_left_alone(
     monkeypatch.setattr(module, "_LOOK_AGAIN_WITHOUT_FEED", 0.05)
     answers = Answers()
 
-    with running_nameserver_with(answers), closing(Stopping(AddressListener(subscriber, "viirs").start())) as stopping:
-        eventually(lambda: stopping._listener._is_fed and not stopping._listener._look_ups)
+    with nameserver_that(answers), listening(subscriber) as listener:
+        eventually(lambda: listener._is_fed and not listener._look_ups)
         asked = len(answers.asked)
         feed.send(notice())
         eventually(lambda: subscriber.met)
@@ -274,7 +267,7 @@ def test_without_a_feed_the_nameserver_is_asked_again_and_again(
     monkeypatch.setattr(module, "_LOOK_AGAIN_WITHOUT_FEED", 0.05)
     answers = Answers()
 
-    with running_nameserver_with(answers):
+    with nameserver_that(answers):
         eventually(lambda: len(answers.asked) >= 4)
 
 
@@ -307,16 +300,13 @@ def test_a_context_that_is_terminated_ends_it(subscriber: Subscriber, monkeypatc
     with config.set(backend="unsecure_zmq"):
         listener = AddressListener(subscriber, "viirs").start()
 
-    context.term()
-
-    eventually(lambda: not listener._worker.is_alive())
-    listener.stop()
+    with in_background(context.term):
+        eventually(lambda: not listener._worker.is_alive())
+        listener.stop()
 
 
 def test_a_real_nameserver_tells_of_publishers_that_come_and_go(subscriber: Subscriber) -> None:
-    from posttroll.publisher import NoisyPublisher
-
-    with running_nameserver(), closing(Stopping(AddressListener(subscriber, "viirs").start())):
+    with running_nameserver(), listening(subscriber):
         with closing(NoisyPublisher("viirs").start()) as publisher:
             uri = f"tcp://127.0.0.1:{publisher.port_number}"
             eventually(lambda: uri in subscriber.met)

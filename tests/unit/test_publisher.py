@@ -329,7 +329,8 @@ def test_overruns_are_counted_told_and_logged_once_a_minute(clock: Clock, caplog
         assert overruns > 100
         assert told == [publisher] * overruns
     first, second = (record for record in caplog.records if record.levelno == logging.WARNING)
-    assert first.getMessage() == ("publisher test: a subscriber cannot keep up; messages are dropped for it (1 so far)")
+    for text in ("publisher test", "cannot keep up", "dropped for it", "1 "):
+        assert text in first.getMessage()
     assert "cannot keep up" in second.getMessage()
 
 

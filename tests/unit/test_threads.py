@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import select
+import signal
+import socket
 import threading
 import time
 from contextlib import closing
 
 import pytest
 
-from posttroll.threads import Bell, Worker, call_each
+from posttroll.threads import Bell, Worker
 from tests.fixtures.waiting import UNIT
 
 
@@ -171,32 +173,48 @@ def test_a_closed_bell_is_harmless() -> None:
     assert bell.fileno() == -1
 
 
-def test_each_call_gives_its_outcome_in_order() -> None:
-    outcomes = call_each(lambda number: 10 // number, [5, 0, 2], timeout=5 * UNIT)
+def test_a_signal_rings_while_the_main_thread_polls() -> None:
+    bell = Bell()
+    former = signal.signal(signal.SIGUSR1, lambda *_: None)
+    poller = select.poll()
+    poller.register(bell.fileno(), select.POLLIN)
 
-    assert outcomes[0] == 2
-    assert isinstance(outcomes[1], ZeroDivisionError)
-    assert outcomes[2] == 5
+    with bell.rung_by_signals():
+        signal.raise_signal(signal.SIGUSR1)
+        rung = poller.poll(1000 * UNIT)
 
-
-def test_no_calls_have_no_outcomes() -> None:
-    assert call_each(str, [], timeout=0) == []
-
-
-def test_calls_run_at_the_same_time() -> None:
-    barrier = threading.Barrier(3)
-
-    outcomes = call_each(lambda _: barrier.wait(5 * UNIT) >= 0, range(3), timeout=5 * UNIT)
-
-    assert outcomes == [True, True, True]
+    signal.signal(signal.SIGUSR1, former)
+    bell.close()
+    assert rung
+    assert signal.set_wakeup_fd(-1) == -1
 
 
-def test_a_call_that_takes_too_long_delays_nobody() -> None:
-    gate = threading.Event()
+def test_an_event_loop_keeps_its_signals() -> None:
+    bell = Bell()
+    inside, outside = socket.socketpair()
+    outside.setblocking(False)
+    signal.set_wakeup_fd(outside.fileno())
+    former = signal.signal(signal.SIGUSR1, lambda *_: None)
 
-    start = time.monotonic()
-    outcomes = call_each(lambda waits: gate.wait(60) if waits else True, [True, False], timeout=0.2)
-    gate.set()
+    with bell.rung_by_signals():
+        signal.raise_signal(signal.SIGUSR1)
 
-    assert outcomes == [None, True]
-    assert time.monotonic() - start < UNIT
+    signal.signal(signal.SIGUSR1, former)
+    assert signal.set_wakeup_fd(-1) == outside.fileno()
+    assert inside.recv(1) == bytes([signal.SIGUSR1])
+    for end in (inside, outside, bell):
+        end.close()
+
+
+def test_other_threads_leave_signals_alone() -> None:
+    bell = Bell()
+    seen: list[int] = []
+
+    def poll(_: Worker) -> None:
+        with bell.rung_by_signals():
+            seen.append(1)
+
+    Worker("posttroll-test", poll).start().stop()
+    bell.close()
+
+    assert seen == [1]

@@ -23,7 +23,6 @@ from posttroll.threads import Bell
 __all__ = ["Channel", "milliseconds_until"]
 
 _ORDER_TIMEOUT = 5.0
-_LONGEST_DEAFNESS = 0.4
 
 
 class _Order:
@@ -131,12 +130,9 @@ class Channel:
             self._orders.popleft().carry_out()
 
     def _poll(self, deadline: float | None) -> list[Socket]:
-        """Wait for readable sockets, the bell, or the deadline; return the sockets, perhaps none too early."""
-        if threading.current_thread() is threading.main_thread():
-            # A signal that comes just before the poll does not end it, so its handler would have to wait for long.
-            soon = time.monotonic() + _LONGEST_DEAFNESS
-            deadline = soon if deadline is None else min(deadline, soon)
-        ready: list[tuple[Any, int]] = self._poller.poll(milliseconds_until(deadline))
+        """Wait for readable sockets, the bell, or the deadline; return the sockets."""
+        with self._bell.rung_by_signals():
+            ready: list[tuple[Any, int]] = self._poller.poll(milliseconds_until(deadline))
         sockets = [socket for socket, _ in ready if not isinstance(socket, int)]
         if len(sockets) < len(ready):
             self._bell.silence()
