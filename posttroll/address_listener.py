@@ -25,11 +25,11 @@ logger = logging.getLogger(__name__)
 _FEED_TOPIC = as_prefix("/address").encode()
 _LOOK_UP_TIMEOUT = 1.0
 _RETRY_AFTER = 1.0
-_LOOK_AGAIN_WITHOUT_FEED = 4.0
+_LOOK_AGAIN_AFTER = 4.0
 
 
 class _Subscriber(Protocol):
-    def meet(self, entry: Mapping[str, Any]) -> None: ...
+    def meet(self, entry: Mapping[str, Any]) -> bool: ...
 
     def part(self, entry: Mapping[str, Any]) -> None: ...
 
@@ -38,7 +38,8 @@ class AddressListener:
     """Follows the nameservers' address feeds, in a thread of its own so that a long handler does not make it deaf.
 
     Whenever the connection to a feed is there, for the first time or after an outage, the nameservers are asked too,
-    and once more a moment later: what they learnt before the feed could be heard.
+    and once more a moment later: what they learnt before the feed could be heard. They are asked now and then while
+    there is no feed, or the subscriber has no room for all.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class AddressListener:
         self._delivery: Delivery[Message] = Delivery(Message.decode)
         self._look_ups = [0.0]
         self._is_fed = False
+        self._has_refused = False
         self._client = NameserverClient(nameserver)
         self._feed = backend.open_subscribe()
         self._worker = Worker("posttroll-address-listener", self._run, self._wake)
@@ -83,11 +85,15 @@ class AddressListener:
         if not entry.get("status", True):
             self._subscriber.part(entry)
         elif self._wants(entry.get("service", ())):
-            self._subscriber.meet(entry)
+            self._meet(entry)
 
     def _wants(self, services: object) -> bool:
         offered = [services] if isinstance(services, str) else services if isinstance(services, list) else []
         return "" in self._services or any(service in offered for service in self._services)
+
+    def _meet(self, entry: Mapping[str, Any]) -> None:
+        if not self._subscriber.meet(entry):
+            self._has_refused = True
 
     def _wake(self) -> None:
         self._feed.close()
@@ -103,18 +109,18 @@ class AddressListener:
                 self._look_ups = [now, now + _RETRY_AFTER]
             elif received is not None:
                 self._delivery.call(self.handle_msg, received.frame, received.peer.uri, now)
-            elif due is not None and now >= due:
+            if due in self._look_ups and now >= due:
                 self._look_ups.remove(due)
-                self._look_up(now)
+                self._look_up()
+            if not self._look_ups and (self._has_refused or not self._is_fed):
+                self._has_refused = False
+                self._look_ups.append(now + _LOOK_AGAIN_AFTER)
 
-    def _look_up(self, now: float) -> None:
-        """Ask for all services; see to it that it is done again if there was no answer, or there is no feed."""
+    def _look_up(self) -> None:
+        """Ask for all services; see to it that it is done again if there was no answer."""
         try:
             for service in self._services:
                 for entry in self._client.ask(service, _LOOK_UP_TIMEOUT):
-                    self._subscriber.meet(entry)
+                    self._meet(entry)
         except (TimeoutError, TransportError):
-            self._look_ups.append(now + _RETRY_AFTER)
-        else:
-            if not self._is_fed and not self._look_ups:
-                self._look_ups.append(now + _LOOK_AGAIN_WITHOUT_FEED)
+            self._look_ups = [time.monotonic() + _RETRY_AFTER]

@@ -112,9 +112,8 @@ class Logger:
     def log(self) -> None:
         """Log what comes until `stop`; what `start` runs."""
         if self._subscriber is not None:
-            for message in self._subscriber.recv():
-                if message is not None:
-                    _log(message)
+            for message in filter(None, self._subscriber.recv()):
+                _log(message)
 
     def stop(self) -> None:
         """End logging; harmless before the start and when stopped."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -15,7 +16,7 @@ from posttroll.errors import MessageError, RequestTimeout
 from posttroll.message import Message
 from posttroll.protocol.addresses import nameserver_uri
 
-__all__ = ["Nameserver", "NameserverClient", "get_pub_address", "get_pub_addresses"]
+__all__ = ["Nameserver", "NameserverClient", "get_pub_address", "get_pub_addresses", "give_up"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class NameserverClient:
         _, port = backend.nameserver_ports()[0]
         self.peers = [Peer(nameserver_uri(name, port), backend.name) for name in dict.fromkeys(names or ["localhost"])]
         self._channel = backend.open_request(self.peers)
+        self.closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -58,6 +60,7 @@ class NameserverClient:
 
     def close(self) -> None:
         """Disconnect; harmless when closed."""
+        self.closed = True
         self._channel.close()
 
 
@@ -71,6 +74,27 @@ def _entries(peer: Peer, reply: bytes) -> list[dict[str, Any]]:
     if not isinstance(data, list):
         return []
     return [entry for entry in data if isinstance(entry, dict) and isinstance(entry.get("URI"), str)]
+
+
+_clients: dict[int, NameserverClient] = {}
+
+
+@contextmanager
+def _under_way(client: NameserverClient) -> Iterator[None]:
+    """Have `give_up` in another thread find the client that this one waits for."""
+    thread = threading.get_ident()
+    _clients[thread] = client
+    try:
+        yield
+    finally:
+        del _clients[thread]
+
+
+def give_up(thread: int) -> None:
+    """Make `get_pub_addresses`, if it is under way in that thread, raise `RequestTimeout` at once."""
+    client = _clients.get(thread)
+    if client is not None:
+        client.close()
 
 
 def get_pub_address(
@@ -96,14 +120,14 @@ def get_pub_addresses(
     deadline = time.monotonic() + timeout
     has_answered = False
     pause, longest_pause = _FIRST_PAUSE, min(timeout / 20, _LONGEST_PAUSE)
-    with NameserverClient(nameserver) as client:
+    with NameserverClient(nameserver) as client, _under_way(client):
         while timeout > 0:
             for name in [name for name, entries in found.items() if not entries]:
                 try:
                     found[name] = client.ask(name, max(0.0, deadline - time.monotonic()))
                     has_answered = True
                 except RequestTimeout:
-                    if not has_answered:
+                    if client.closed or not has_answered:
                         raise RequestTimeout(f"Didn't get an address after {timeout:g} seconds.") from None
             left = deadline - time.monotonic()
             if all(found.values()) or left <= 0:

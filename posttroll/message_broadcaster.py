@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from posttroll.backends.base import Backend, DatagramSender, Peer
 from posttroll.backends.registry import configured_backend
@@ -134,8 +134,12 @@ class MessageBroadcaster:
         while (deadline := self._announcer.next_timeout()) is not None:
             if worker.wait(max(0.0, deadline - time.monotonic())):
                 return
+            self._update()
             if text := self._announcer.due(time.monotonic()):
                 self._send(text, worker)
+
+    def _update(self) -> None:
+        """Replace the message if it is no longer right."""
 
     def _send(self, text: str, worker: Worker) -> None:
         try:
@@ -196,28 +200,40 @@ class AddressBroadcaster(MessageBroadcaster):
 
 
 class AddressServiceBroadcaster(MessageBroadcaster):
-    """Announces that a publisher of one or more services is at an address; says goodbye at the stop."""
+    """Announces that a publisher of one or more services is at an address; says goodbye at the stop.
+
+    An `address` that can change is given as a function, which is asked before each announcement.
+    """
 
     def __init__(
         self,
         name: str,
-        address: str,
+        address: str | Callable[[], str],
         data_type: str | Sequence[str],
         interval: float = 2,
         nameservers: str | Iterable[str] | None = None,
     ) -> None:
-        backend = configured_backend().name
-        services = tuple(_as_list(data_type))
-        subject = announcement_subject(name)
-        data = PublisherAddress(address, services, backend, NEWEST_VERSION).as_data()
+        self._name = name
+        self._services = tuple(_as_list(data_type))
+        self._find_address = address if callable(address) else lambda: address
+        self._address = self._find_address()
+        announcement, goodbye = self._texts()
         super().__init__(
-            Message(subject, ANNOUNCEMENT, data),
-            get_configured_broadcast_port(),
-            interval,
-            nameservers,
-            name=name,
-            goodbye=Message(subject, GOODBYE, {"URI": address, "service": list(services)}),
+            announcement, get_configured_broadcast_port(), interval, nameservers, name=name, goodbye=goodbye
         )
+
+    def _texts(self) -> tuple[str, str]:
+        """Return the announcement and the goodbye."""
+        subject = announcement_subject(self._name)
+        data = PublisherAddress(self._address, self._services, configured_backend().name, NEWEST_VERSION).as_data()
+        goodbye = {"URI": self._address, "service": list(self._services)}
+        return Message(subject, ANNOUNCEMENT, data).encode(), Message(subject, GOODBYE, goodbye).encode()
+
+    def _update(self) -> None:
+        address = self._find_address()
+        if address != self._address:
+            self._address = address
+            self._announcer.replace(*self._texts())
 
 
 sendaddress = AddressBroadcaster

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any, Protocol
@@ -95,6 +95,11 @@ class NameServer:
         self._drops = Drops()
         self._stopping = threading.Event()
         self._channel: ReplyChannel | None = None
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """How many requests could not be used, by reason."""
+        return self._drops.counts
 
     def run(
         self,
@@ -219,13 +224,14 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _run_here(options: argparse.Namespace) -> int:
-    # SIGTERM is to end it in the way Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ExitStack() as resources:
         if options.detached or options.pid_file:
             resources.enter_context(_pid_file(options).held())
         log = setup_logging(options)
         nameserver = NameServer(multicast_enabled=not options.no_multicast, restrict_to_localhost=options.local_only)
+        # SIGTERM is to end it in the way Ctrl-C does. The backend is imported by now: an interrupt in the middle of an
+        # import may make the interpreter exit as if nobody had caught it.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         resources.callback(notify, "STOPPING=1")
         run(nameserver, log, lambda: _tell_ready(options))
     return 0

@@ -29,6 +29,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _FAR_AWAY = ("8.8.8.8", 80)
+_LOOPBACK = "127.0.0.1"
 
 
 def get_own_ip() -> str:
@@ -44,7 +45,7 @@ def get_own_ip() -> str:
     try:
         return socket.gethostbyname(socket.gethostname())
     except OSError:
-        return "127.0.0.1"
+        return _LOOPBACK
 
 
 class Publisher:
@@ -207,16 +208,22 @@ class NoisyPublisher:
         return self
 
     def _announce(self) -> None:
-        if self.port_number is not None:
-            host = read("advertised_host") or get_own_ip()
-            self._announcer = sendaddressservice(
-                self._name,
-                f"tcp://{host}:{self.port_number}",
-                self._services,
-                self._broadcast_interval,
-                self._nameservers,
-            )
-            self._announcer.start()
+        if self.port_number is None:
+            return
+        host = read("advertised_host")
+        guess = host or get_own_ip()
+        may_change = guess == _LOOPBACK and not host  # the network may only come up later
+        self._announcer = sendaddressservice(
+            self._name,
+            (lambda: self._address_at(get_own_ip())) if may_change else self._address_at(guess),
+            self._services,
+            self._broadcast_interval,
+            self._nameservers,
+        )
+        self._announcer.start()
+
+    def _address_at(self, host: str) -> str:
+        return f"tcp://{host}:{self.port_number}"
 
     @property
     def port_number(self) -> int | None:

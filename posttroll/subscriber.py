@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import itertools
 import logging
+import resource
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import TracebackType
@@ -14,7 +17,7 @@ from posttroll.address_listener import AddressListener as _AddressListener
 from posttroll.backends.base import Peer, Received
 from posttroll.backends.registry import configured_backend, find_backend
 from posttroll.errors import ConfigurationError, TransportError
-from posttroll.lookup import get_pub_address, get_pub_addresses
+from posttroll.lookup import get_pub_address, get_pub_addresses, give_up
 from posttroll.message import CURRENT_MESSAGE_VERSION, Message
 from posttroll.protocol.delivery import Delivery
 from posttroll.protocol.topics import as_prefixes
@@ -36,6 +39,8 @@ Callback = Callable[[Message], object]
 Nameserver = str | Iterable[str]
 
 _LEAVING_SILENCE = 1.0
+_NO_ROOM = (errno.EMFILE, errno.ENFILE)
+_SHARE_OF_DESCRIPTORS = 4
 
 
 class _Stoppable(Protocol):
@@ -79,8 +84,8 @@ class Subscriber:
 
     @property
     def addresses(self) -> Collection[dict[str, Any]]:
-        """The addresses it is connected to, as dicts; a view."""
-        return self._addresses.values()
+        """The addresses it is connected to, as dicts."""
+        return list(self._addresses.values())
 
     @property
     def subscribers(self) -> Collection[Any]:
@@ -191,8 +196,11 @@ class Subscriber:
         """Do the same as `stop`."""
         self.stop()
 
-    def meet(self, entry: Address) -> None:
-        """Connect to an address that a nameserver gave, unless it cannot or may not be used."""
+    def meet(self, entry: Address) -> bool:
+        """Connect to an address that a nameserver gave, unless it cannot or may not be used.
+
+        Return False if there is no room for it now, so that it is worth another try later.
+        """
         try:
             item = _as_dict(entry, self._backend.name)
             if item["URI"] not in self._addresses:
@@ -201,6 +209,8 @@ class Subscriber:
         except (ConfigurationError, TransportError, KeyError, TypeError, ValueError, NotImplementedError) as error:
             if self._delivery.drops.add("address refused", time.monotonic()):
                 logger.warning("address from the nameserver refused: %.200s: %.200s", entry, error)
+            return getattr(error, "errno", None) not in _NO_ROOM
+        return True
 
     def _check_discovered(self, item: Mapping[str, Any]) -> None:
         version = str(item.get("supported_message_version", CURRENT_MESSAGE_VERSION))
@@ -208,8 +218,11 @@ class Subscriber:
             raise ConfigurationError(f"it writes messages of version {version!r}, newer than {CURRENT_MESSAGE_VERSION}")
         if find_backend(item["backend"]).strength < self._backend.strength:
             raise ConfigurationError(f"backend {item['backend']} is weaker than the configured {self._backend.name}")
-        if len(self._addresses) >= read("max_connections"):
-            raise ConfigurationError(f"{len(self._addresses)} connections are open (setting max_connections)")
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        limit = min(read("max_connections"), descriptors // _SHARE_OF_DESCRIPTORS)
+        if len(self._addresses) >= limit:
+            reason = f"{limit} connections are open (setting max_connections; limit of open files {descriptors})"
+            raise TransportError(errno.EMFILE, reason)
 
 
 class NSSubscriber:
@@ -240,6 +253,7 @@ class NSSubscriber:
         self._nameserver = nameserver
         self._filter = message_filter
         self._subscriber: Subscriber | None = None
+        self._starting: int | None = None
 
     def start(self) -> Subscriber:
         """Return a `Subscriber` that is connected to what was found.
@@ -255,10 +269,13 @@ class NSSubscriber:
                 listener = _AddressListener(subscriber, self._services, self._nameserver)
                 subscriber._helpers.append(listener)
                 listener.start()
+            self._starting = threading.get_ident()
             self._look_up(subscriber)
         except BaseException:
             self.stop()
             raise
+        finally:
+            self._starting = None
         return subscriber
 
     def _look_up(self, subscriber: Subscriber) -> None:
@@ -276,7 +293,9 @@ class NSSubscriber:
                 subscriber.meet(entry)
 
     def stop(self) -> None:
-        """Stop the subscriber; harmless before the start and when stopped."""
+        """Stop the subscriber, or end a `start` under way in another thread; harmless when stopped."""
+        if self._starting is not None:
+            give_up(self._starting)
         if self._subscriber is not None:
             self._subscriber.stop()
 
@@ -353,7 +372,11 @@ def _as_list(given: Any) -> list[Any]:
     """Return what may be one thing, several, or none, as a list."""
     if given is None:
         return []
-    return [given] if isinstance(given, str | Mapping) else list(given)
+    if isinstance(given, str | Mapping):
+        return [given]
+    if isinstance(given, Iterable):
+        return list(given)
+    raise NotImplementedError(f"{given!r} is neither a text nor a dict nor several of them")
 
 
 def _as_dict(address: Address, backend: str) -> dict[str, Any]:

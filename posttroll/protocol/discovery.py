@@ -73,6 +73,12 @@ class Announcer:
         self._announced = True
         return self._announcement
 
+    def replace(self, announcement: str, goodbye: str | None) -> None:
+        """Have something else to say from now on, and say it more often at first."""
+        self._announcement = announcement
+        self._goodbye = goodbye
+        self._gap = min(_FIRST_GAP, self._interval)
+
     def next_timeout(self) -> float | None:
         """Return when the next announcement is due; None for never."""
         return self._next

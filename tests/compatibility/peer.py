@@ -9,6 +9,7 @@ import datetime
 import importlib.metadata
 import json
 import logging
+import queue
 import sys
 import time
 
@@ -81,9 +82,11 @@ class Peer:
     def listen(self, name, **settings):
         self._containers[name] = ListenerContainer(**settings)
 
-    def take(self, name, count, timeout):
-        queue = self._containers[name].output_queue
-        return [_described(queue.get(timeout=timeout)) for _ in range(count)]
+    def take(self, name, timeout):
+        try:
+            return _described(self._containers[name].output_queue.get(timeout=timeout))
+        except queue.Empty:
+            return None
 
     def look_up(self, service, timeout, nameserver):
         return list(posttroll.ns.get_pub_address(service, timeout=timeout, nameserver=nameserver))

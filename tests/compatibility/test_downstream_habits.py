@@ -210,7 +210,7 @@ def test_the_own_address_that_is_announced_is_looked_up_in_the_module(network: N
     # Tests of others replace it so that nothing depends on the host they run on.
     with (
         config.set(advertised_host=None),
-        mock.patch("posttroll.publisher.get_own_ip", return_value="127.0.0.1") as own,
+        mock.patch("posttroll.publisher.get_own_ip", return_value="192.0.2.1") as own,
         Publish("test"),
     ):
         own.assert_called_once()

@@ -209,9 +209,10 @@ class Meetings:
         self.met: list[Any] = []
         self.parted: list[Any] = []
 
-    def meet(self, entry: Any) -> None:
+    def meet(self, entry: Any) -> bool:
         """Note an address."""
         self.met.append(entry)
+        return True
 
     def part(self, entry: Any) -> None:
         """Note that it is gone."""

@@ -30,9 +30,11 @@ class Subscriber:
     def __init__(self) -> None:
         self.met: list[str] = []
         self.parted: list[str] = []
+        self.has_room = True
 
-    def meet(self, entry: Mapping[str, Any]) -> None:
+    def meet(self, entry: Mapping[str, Any]) -> bool:
         self.met.append(entry["URI"])
+        return self.has_room
 
     def part(self, entry: Mapping[str, Any]) -> None:
         self.parted.append(entry["URI"])
@@ -249,7 +251,7 @@ def test_the_nameserver_is_asked_again_whenever_the_feed_is_there_again(
 def test_with_a_feed_the_nameserver_is_left_alone(
     feed: Publisher, subscriber: Subscriber, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_LOOK_AGAIN_WITHOUT_FEED", 0.05)
+    monkeypatch.setattr(module, "_LOOK_AGAIN_AFTER", 0.05)
     answers = Answers()
 
     with nameserver_that(answers), listening(subscriber) as listener:
@@ -264,11 +266,25 @@ def test_with_a_feed_the_nameserver_is_left_alone(
 def test_without_a_feed_the_nameserver_is_asked_again_and_again(
     listener: AddressListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_LOOK_AGAIN_WITHOUT_FEED", 0.05)
+    monkeypatch.setattr(module, "_LOOK_AGAIN_AFTER", 0.05)
     answers = Answers()
 
     with nameserver_that(answers):
         eventually(lambda: len(answers.asked) >= 4)
+
+
+def test_the_nameserver_is_asked_again_while_the_subscriber_has_no_room(
+    feed: Publisher, subscriber: Subscriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LOOK_AGAIN_AFTER", 0.05)
+    subscriber.has_room = False
+    answers = Answers(viirs=[URI])
+
+    with nameserver_that(answers), listening(subscriber) as listener:
+        eventually(lambda: len(subscriber.met) > 4)
+        subscriber.has_room = True
+
+        eventually(lambda: listener._is_fed and not listener._look_ups)
 
 
 def test_it_follows_the_feeds_of_several_nameservers(subscriber: Subscriber) -> None:

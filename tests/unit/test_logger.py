@@ -32,6 +32,8 @@ from tests.fixtures.nameservers import running_nameserver
 from tests.fixtures.network import Network
 from tests.fixtures.waiting import UNIT, eventually
 
+PROGRAM = [sys.executable, "-P", "-c", "import sys; from posttroll.logger import run; sys.exit(run())"]
+
 
 def record(level: int = logging.WARNING, name: str = "chain.reader", text: str = "hello %s") -> logging.LogRecord:
     return logging.LogRecord(name, level, __file__, 1, text, ("you",), None)
@@ -173,7 +175,7 @@ def program(network: Network, *arguments: str) -> Iterator[subprocess.Popen[str]
         "POSTTROLL_NAMESERVER_PORT": str(network.nameserver),
         "POSTTROLL_ADDRESS_PUBLISH_PORT": str(network.addresses),
     }
-    command = [sys.executable, "-P", "-m", "posttroll.logger", *arguments]
+    command = [*PROGRAM, *arguments]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **settings}
     ) as process:
@@ -232,7 +234,7 @@ def test_the_program_ends_at_once_while_there_is_no_nameserver(network: Network)
     ],
 )
 def test_an_operators_mistake_is_told_in_one_line(arguments: list[str], status: int, complaint: str) -> None:
-    command = [sys.executable, "-P", "-m", "posttroll.logger", *arguments]
+    command = [*PROGRAM, *arguments]
     outcome = subprocess.run(command, capture_output=True, text=True, timeout=20 * UNIT, check=False)
 
     assert outcome.returncode == status

@@ -147,6 +147,7 @@ def test_a_nameserver_can_be_named_in_many_ways(nameserver: Any) -> None:
         Message("/oper/ns", "info", {"URI": "tcp://h:1"}).encode().encode(),
         Message("/oper/ns", "info", [5, None, {}, {"URI": 5}]).encode().encode(),
     ],
+    ids=["empty", "no message", "text", "no list", "no entries"],
 )
 def test_an_unusable_reply_is_as_good_as_none(reply: bytes, network: Network) -> None:
     peer = Peer(f"tcp://127.0.0.1:{network.nameserver}", "unsecure_zmq")
@@ -184,6 +185,7 @@ def test_a_reply_without_addresses_has_no_data(network: Network, served: NameSer
 @pytest.mark.parametrize(
     "frame",
     [b"", b"\xff", b"GET / HTTP/1.1\r\n", Message("/oper/ns", "request", [1]).encode().encode(), b"x" * 100_000],
+    ids=["empty", "no text", "HTTP", "no service", "long"],
 )
 def test_an_unusable_request_is_answered_too(frame: bytes, network: Network, served: NameServer) -> None:
     reply = Message.decode(reply_to(frame, network))

@@ -129,7 +129,7 @@ def test_an_address_keeps_what_else_is_known_of_it() -> None:
     [
         ([1], NotImplementedError),
         ([None], NotImplementedError),
-        (1, TypeError),
+        (1, NotImplementedError),
         ({"uri": "tcp://h:1"}, KeyError),
         ("nonsense", TransportError),
         (["tcp://h:1", "tcp://h:99999999"], TransportError),

@@ -18,6 +18,7 @@ from posttroll.backends.zmq.socket import ServerSocket, Socket, check_process, c
 
 __all__ = ["ZMQReplies", "ZMQRequests"]
 
+_PATIENCE = 5.0
 _MAX_REQUEST_SIZE = 16 * 2**20
 _MAX_REPLY_SIZE = 256 * 2**20
 
@@ -39,6 +40,7 @@ class ZMQRequests(Channel):
     def __init__(self, peers: Iterable[Peer]) -> None:
         super().__init__()
         self._sockets: dict[Peer, Socket] = {}
+        self._silent_since: dict[Peer, float] = {}
         self._numbers = itertools.count(1)
         try:
             for peer in peers:
@@ -64,7 +66,7 @@ class ZMQRequests(Channel):
                     self._turn(exchange, deadline)
                     if grace is not None and had_none and exchange.replies:
                         deadline = min(deadline, time.monotonic() + grace)
-                self._forget_unanswered(exchange)
+                self._renew_silent(exchange)
                 return exchange.replies
         finally:
             self._carry_out_orders()
@@ -93,10 +95,14 @@ class ZMQRequests(Channel):
                 exchange.replies[peer] = reply[-1]
                 exchange.silent.remove(peer)
 
-    def _forget_unanswered(self, exchange: _Exchange) -> None:
-        """Connect anew to who took a request and did not answer: the connection may be dead without a sign of it."""
-        if not self._closed:
-            for peer in exchange.silent - exchange.unsent:
+    def _renew_silent(self, exchange: _Exchange) -> None:
+        """Connect anew to who has not answered for long: the connection may be dead without a sign of it."""
+        now = time.monotonic()
+        for peer in exchange.replies:
+            self._silent_since.pop(peer, None)
+        for peer in exchange.silent if not self._closed else ():
+            if now - self._silent_since.setdefault(peer, now) >= _PATIENCE:
+                del self._silent_since[peer]
                 self._sockets[peer].close(linger=0)
                 self._connect(peer)
 

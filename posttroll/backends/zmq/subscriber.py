@@ -3,41 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from posttroll.backends.base import Peer, Received
 from posttroll.backends.zmq import keeper
 from posttroll.backends.zmq.channel import Channel
-from posttroll.backends.zmq.socket import Socket, check_process, connect, open_client, receive_limit, translated_errors
+from posttroll.backends.zmq.connection import Connection
+from posttroll.backends.zmq.socket import Socket, check_process, receive_limit, translated_errors
 from posttroll.errors import ConnectionLost
+from posttroll.protocol.drops import Drops
 from posttroll.settings import read
 
 __all__ = ["ZMQSubscriber"]
 
+logger = logging.getLogger(__name__)
+
 _BATCH = 200
-
-
-@dataclass
-class _Connection:
-    peer: Peer
-    topics: Sequence[bytes] | None
-    socket: Socket
-    monitor: Socket | None = None
-    linger: float = 0.0
-    leaves_at: float | None = None
-
-    def close(self) -> None:
-        if self.monitor is not None:
-            with contextlib.suppress(zmq.ContextTerminated):
-                self.socket.disable_monitor()
-            self.monitor.close(linger=0)
-        self.socket.close()
+_MOST_WATCHED = 100
 
 
 class ZMQSubscriber(Channel):
@@ -45,9 +32,11 @@ class ZMQSubscriber(Channel):
 
     def __init__(self, *addresses: str, topics: Sequence[bytes] = (b"",), backend: str = "unsecure_zmq") -> None:
         super().__init__()
-        self._connections: dict[Peer, _Connection] = {}
-        self._by_socket: dict[Socket, _Connection] = {}
+        self._connections: dict[Peer, Connection] = {}
+        self._by_socket: dict[Socket, Connection] = {}
         self._ready: deque[Received] = deque()
+        self._told_of: set[Peer] = set()
+        self._troubles = Drops()
         for address in addresses:
             self.connect(Peer(address, backend), topics)
         keeper.keep(self)
@@ -65,29 +54,19 @@ class ZMQSubscriber(Channel):
         if self._closed:
             raise ConnectionLost(f"cannot connect to {peer.uri!r}: the subscriber is closed")
         known = self._connections.get(peer)
-        if known is not None and (known.leaves_at is None or known.topics == topics):
-            known.leaves_at = None
+        if known is not None and (not known.is_leaving or known.topics == topics):
+            known.stay()
             return
         if known is not None:
             self._disconnect_now(known)
-        kind = zmq.PULL if topics is None else zmq.SUB
-        connection = _Connection(peer, topics, open_client(kind, peer.uri, peer.backend, _options()))
-        try:
-            if tell_connected:  # watched before it connects, else the news may have come and gone
-                connection.monitor = connection.socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
-            for topic in topics or ():
-                connection.socket.subscribe(topic)
-            connect(connection.socket, peer.uri)
-        except BaseException:
-            connection.close()
-            raise
+        is_watched = tell_connected or len(self._connections) < _MOST_WATCHED
+        connection = Connection(peer, topics, _options(), is_watched=is_watched)
         self._connections[peer] = connection
-        for socket in filter(None, (connection.socket, connection.monitor)):
-            self._add(socket, connection)
-
-    def _add(self, socket: Socket, connection: _Connection) -> None:
-        self._by_socket[socket] = connection
-        self._poller.register(socket, zmq.POLLIN)
+        if tell_connected:
+            self._told_of.add(peer)
+        for socket in connection.sockets:
+            self._by_socket[socket] = connection
+            self._poller.register(socket, zmq.POLLIN)
 
     def disconnect(self, peer: Peer, linger: float = 0.0) -> None:
         """Disconnect, after `linger` seconds of silence; unknown peers are ignored."""
@@ -98,14 +77,14 @@ class ZMQSubscriber(Channel):
         if connection is None:
             return
         if linger > 0:
-            connection.linger = linger
-            connection.leaves_at = time.monotonic() + linger
+            connection.leave(linger, time.monotonic())
         else:
             self._disconnect_now(connection)
 
-    def _disconnect_now(self, connection: _Connection) -> None:
+    def _disconnect_now(self, connection: Connection) -> None:
         del self._connections[connection.peer]
-        for socket in filter(None, (connection.socket, connection.monitor)):
+        self._told_of.discard(connection.peer)
+        for socket in connection.sockets:
             del self._by_socket[socket]
             self._poller.unregister(socket)
         connection.close()
@@ -139,40 +118,43 @@ class ZMQSubscriber(Channel):
 
     def _gather(self, deadline: float | None) -> None:
         """Wait for frames, and take a batch from each socket that has some."""
-        leaving = [connection for connection in self._connections.values() if connection.leaves_at is not None]
-        deadlines = [deadline, *(connection.leaves_at for connection in leaving)]
+        deadlines = [deadline, *(connection.next_timeout() for connection in self._connections.values())]
         for socket in self._poll(min((moment for moment in deadlines if moment is not None), default=None)):
             connection = self._by_socket[socket]
             if socket is connection.monitor:
-                self._note_connected(connection)
+                self._read_monitor(connection)
             else:
                 self._drain(connection)
-        for connection in leaving:
-            if connection.leaves_at is not None and connection.leaves_at <= time.monotonic():
-                self._disconnect_now(connection)
+        self._keep_up()
 
-    def _drain(self, connection: _Connection) -> None:
+    def _drain(self, connection: Connection) -> None:
         receive, peer = connection.socket.recv, connection.peer
         with contextlib.suppress(zmq.Again):
             for _ in range(_BATCH):
                 self._ready.append(Received(receive(zmq.DONTWAIT), peer))
-        if connection.leaves_at is not None:
-            connection.leaves_at = time.monotonic() + connection.linger
+        connection.heard(time.monotonic())
 
-    def _note_connected(self, connection: _Connection) -> None:
-        assert connection.monitor is not None
-        with contextlib.suppress(zmq.Again):
-            while True:
-                event = parse_monitor_message(connection.monitor.recv_multipart(zmq.DONTWAIT))
-                if event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                    self._ready.append(Received(b"", connection.peer, connected=True))
+    def _read_monitor(self, connection: Connection) -> None:
+        if connection.read_monitor(time.monotonic()) and connection.peer in self._told_of:
+            self._ready.append(Received(b"", connection.peer, connected=True))
+
+    def _keep_up(self) -> None:
+        """Close the connections that have nothing more to say, and renew those that libzmq has given up."""
+        now = time.monotonic()
+        for connection in [one for one in self._connections.values() if one.next_timeout() is not None]:
+            if connection.has_left(now):
+                self._disconnect_now(connection)
+            elif connection.renew_if_lost(now) and self._troubles.add("connection lost", now):
+                logger.warning("connection to %s was cut or refused, connecting anew", connection.peer.uri)
 
     def look_after(self) -> None:
-        """Let libzmq do what it does in the thread of the socket's user, if nobody uses it."""
+        """Do what else is done in the thread of the socket's user, if nobody uses it."""
         if self._lock.acquire(blocking=False):
             try:
-                for socket in self._by_socket:
-                    socket.get(zmq.EVENTS)
+                for connection in self._connections.values():
+                    connection.socket.get(zmq.EVENTS)  # makes libzmq subscribe again after it has connected again
+                    self._read_monitor(connection)
+                self._keep_up()
             except zmq.ContextTerminated:
                 self._close()
             finally:

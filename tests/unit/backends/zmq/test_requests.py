@@ -216,9 +216,10 @@ def test_all_connections_are_asked_anew_each_time(replies: ZMQReplies, requests:
             assert list(requests.request(b"q%d" % number, 5 * UNIT).values()) == [b"Q%d" % number]
 
 
-def test_a_peer_that_took_a_request_and_did_not_answer_is_connected_anew(
-    replies: ZMQReplies, requests: ZMQRequests
+def test_a_peer_that_does_not_answer_for_long_is_connected_anew(
+    replies: ZMQReplies, requests: ZMQRequests, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.0)
     (former,) = requests._sockets.values()
     with in_background(lambda: requests.request(b"unanswered", 0.5)) as asking:
         question = asked(replies)
@@ -226,6 +227,19 @@ def test_a_peer_that_took_a_request_and_did_not_answer_is_connected_anew(
     replies.reply(question, b"too late")
 
     assert former.closed
+    with answering(replies):
+        assert list(requests.request(b"question", 5 * UNIT).values()) == [b"QUESTION"]
+
+
+def test_a_peer_that_answers_late_keeps_its_connection(replies: ZMQReplies, requests: ZMQRequests) -> None:
+    """One beyond a slow line would else never get through, as each request would begin with a new connection."""
+    (former,) = requests._sockets.values()
+    with in_background(lambda: requests.request(b"unanswered", 0.2)) as asking:
+        question = asked(replies)
+        assert asking.result() == {}
+    replies.reply(question, b"too late")
+
+    assert not former.closed
     with answering(replies):
         assert list(requests.request(b"question", 5 * UNIT).values()) == [b"QUESTION"]
 

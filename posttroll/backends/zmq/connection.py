@@ -1,0 +1,119 @@
+"""One subscribing socket and its connection, which is made anew when libzmq gives it up.
+
+After a protocol error (a frame beyond all limits, another kind of server on the port, a key that is refused) libzmq
+does not try again, and the subscriber would be deaf for good. The socket's monitor shows it: a connection that is lost
+is tried again at once, or never.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from posttroll.backends.base import Peer
+from posttroll.backends.zmq.socket import Socket, connect, open_client
+
+__all__ = ["Connection"]
+
+_RENEW_AFTER = 1.0
+_LOST = (
+    zmq.Event.DISCONNECTED
+    | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
+    | zmq.Event.HANDSHAKE_FAILED_AUTH
+)
+_TRYING = zmq.Event.CONNECT_RETRIED | zmq.Event.CONNECT_DELAYED | zmq.Event.CONNECTED
+_WATCHED = _LOST | _TRYING | zmq.Event.HANDSHAKE_SUCCEEDED
+
+
+class Connection:
+    """A socket that is connected to a peer, for some topics, or to pull from it if they are None.
+
+    `is_watched`: have a monitor, which takes two more descriptors.
+    """
+
+    def __init__(
+        self, peer: Peer, topics: Sequence[bytes] | None, options: Mapping[int, Any], *, is_watched: bool
+    ) -> None:
+        self.peer = peer
+        self.topics = topics
+        self.monitor: Socket | None = None
+        self._linger = 0.0
+        self._leaves_at: float | None = None
+        self._renews_at: float | None = None
+        self.socket = open_client(zmq.PULL if topics is None else zmq.SUB, peer.uri, peer.backend, options)
+        try:
+            if is_watched:  # from before it connects, else the first news may have come and gone
+                self.monitor = self.socket.get_monitor_socket(_WATCHED)
+            for topic in topics or ():
+                self.socket.subscribe(topic)
+            connect(self.socket, peer.uri)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def sockets(self) -> list[Socket]:
+        """What to poll."""
+        return [socket for socket in (self.socket, self.monitor) if socket is not None]
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it is to be closed when nothing comes any more."""
+        return self._leaves_at is not None
+
+    def leave(self, linger: float, now: float) -> None:
+        """Have it closed after `linger` seconds without a frame."""
+        self._linger = linger
+        self._leaves_at = now + linger
+
+    def stay(self) -> None:
+        """Keep it after all."""
+        self._leaves_at = None
+
+    def heard(self, now: float) -> None:
+        """Note that a frame came."""
+        if self._leaves_at is not None:
+            self._leaves_at = now + self._linger
+
+    def has_left(self, now: float) -> bool:
+        """Return whether it is time to close it."""
+        return self._leaves_at is not None and self._leaves_at <= now
+
+    def next_timeout(self) -> float | None:
+        """Return when to look at it again."""
+        return min((moment for moment in (self._leaves_at, self._renews_at) if moment is not None), default=None)
+
+    def read_monitor(self, now: float) -> bool:
+        """Take note of what became of the connection; return whether it was established meanwhile."""
+        is_established = False
+        with contextlib.suppress(zmq.Again):
+            while self.monitor is not None:
+                event = parse_monitor_message(self.monitor.recv_multipart(zmq.DONTWAIT))["event"]
+                is_established |= event == zmq.Event.HANDSHAKE_SUCCEEDED
+                self._renews_at = now + _RENEW_AFTER if event & _LOST else None
+        return is_established
+
+    def renew_if_lost(self, now: float) -> bool:
+        """Connect anew if libzmq has given up, and all that came before has been taken; return whether so."""
+        if self._renews_at is None or self._renews_at > now:
+            return False
+        if int(self.socket.get(zmq.EVENTS)) & zmq.POLLIN:
+            return False
+        self._renews_at = None
+        with contextlib.suppress(zmq.ZMQError):
+            self.socket.disconnect(self.peer.uri)
+        connect(self.socket, self.peer.uri)
+        return True
+
+    def close(self) -> None:
+        """Close."""
+        if self.monitor is not None:
+            with contextlib.suppress(zmq.ContextTerminated):
+                self.socket.disable_monitor()
+            self.monitor.close(linger=0)
+        self.socket.close()
