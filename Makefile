@@ -2,8 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 COVERAGE ?= on
+# Most tests wait for other processes, so more of them than there are cores can run at a time.
+WORKERS ?= 4
 
 RUN := $(VENV)/bin/python -P -m
+PARALLEL := -q -n $(WORKERS) --dist worksteal
 READY := $(VENV)/.ready
 DEMO := $(VENV)-demo
 SOURCES := $(shell find posttroll -name '*.py') pyproject.toml
@@ -33,15 +36,15 @@ $(DEMO)/.ready: $(SOURCES)
 test: $(READY)
 ifeq ($(COVERAGE),on)
 	$(RUN) coverage erase
-	$(RUN) coverage run -m pytest
+	$(RUN) coverage run -m pytest $(PARALLEL)
 	$(RUN) coverage combine --quiet
 	$(RUN) coverage report
 else
-	$(RUN) pytest
+	$(RUN) pytest $(PARALLEL)
 endif
 
 test-fast: $(READY)
-	$(RUN) pytest tests/unit
+	$(RUN) pytest tests/unit $(PARALLEL)
 
 check: $(READY)
 	$(RUN) ruff format --check .
