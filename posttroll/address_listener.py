@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 _FEED_TOPIC = as_prefix("/address").encode()
 _LOOK_UP_TIMEOUT = 1.0
 _RETRY_AFTER = 1.0
-_LOOK_AGAIN_AFTER = 4.0
+_LOOK_AGAIN_AFTER = 2.0
 
 
 class _Subscriber(Protocol):

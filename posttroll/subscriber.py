@@ -40,7 +40,7 @@ Nameserver = str | Iterable[str]
 
 _LEAVING_SILENCE = 1.0
 _NO_ROOM = (errno.EMFILE, errno.ENFILE)
-_SHARE_OF_DESCRIPTORS = 4
+_SHARE_OF_DESCRIPTORS = 3
 
 
 class _Stoppable(Protocol):

@@ -76,7 +76,9 @@ def _find_python(version: str) -> str | None:
 
 def _candidates(version: str) -> Iterator[str]:
     yield sys.executable
-    yield from sorted(glob.glob(os.path.expanduser(f"~/.pyenv/versions/{version}.*/bin/python")))
+    # Where this Python is one of several of pyenv's, the others are beside it.
+    for place in (os.path.dirname(sys.base_prefix), os.path.expanduser("~/.pyenv/versions")):
+        yield from sorted(glob.glob(f"{place}/{version}.*/bin/python"))
     if path := shutil.which(f"python{version}"):
         yield path
 

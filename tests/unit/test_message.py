@@ -57,7 +57,7 @@ def test_arguments_may_be_given_by_position_or_by_name() -> None:
         ("/a",),
         ("", "info"),
         ("/a b", "info"),
-        ("/a", "in fo"),
+        ("/a", "in formation"),
         (b"/a", "info"),
         ("/a", None),
         ("/a", "info", {1, 2}),
