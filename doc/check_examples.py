@@ -197,10 +197,11 @@ class Page:
     """The state that the examples of a page share."""
 
     def __init__(self, directory: Path) -> None:
-        scripts = sysconfig.get_path("scripts")
+        programs = directory.with_name("programs")
+        _refuse_installing(programs)
         environment = private_environment()
-        environment |= {"PATH": f"{scripts}{os.pathsep}{environment['PATH']}", "PYTHONUNBUFFERED": "1"}
-        self._environment = environment
+        path = os.pathsep.join([str(programs), sysconfig.get_path("scripts"), environment["PATH"]])
+        self._environment = environment | {"PATH": path, "PYTHONUNBUFFERED": "1"}
         self._directory = directory
         self._terminals: dict[str, Terminal] = {}
 
@@ -229,6 +230,8 @@ class Page:
             terminal.close()
 
     def _check_console(self, block: Block) -> None:
+        if "-m pip" in block.text:
+            raise ExampleFailed("python -m pip may change the environment that runs this; use pip")
         terminal = self._terminal(block.caption)
         *steps, last = steps_of(block.text)
         for step in steps:
@@ -239,6 +242,15 @@ class Page:
         if caption not in self._terminals:
             self._terminals[caption] = Terminal(self._directory, self._environment)
         return self._terminals[caption]
+
+
+def _refuse_installing(programs: Path) -> None:
+    """Put a ``pip`` there that refuses, so that examples change no environment but one that they have made."""
+    programs.mkdir()
+    for name in ("pip", "pip3"):
+        program = programs / name
+        program.write_text(f"#!/bin/sh\necho '{name}: activate an environment of the example first'\nexit 1\n")
+        program.chmod(0o755)
 
 
 def _check_settings(text: str) -> None:

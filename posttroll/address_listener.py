@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from posttroll.backends.base import Peer
 from posttroll.backends.registry import configured_backend
-from posttroll.errors import TransportError
+from posttroll.errors import PosttrollError, TimedOut
 from posttroll.lookup import NameserverClient
 from posttroll.message import Message
 from posttroll.protocol.addresses import host_of
@@ -57,13 +57,13 @@ class AddressListener:
         self._has_refused = False
         self._client = NameserverClient(nameserver)
         self._feed = backend.open_subscribe()
-        self._worker = Worker("posttroll-address-listener", self._run, self._wake)
+        self._worker = Worker("posttroll-address-listener", self._run, self._close)
         try:
             for peer in self._client.peers:
                 feed = Peer(f"tcp://{host_of(peer.uri)}:{port}", backend.name)
                 self._feed.connect(feed, [_FEED_TOPIC], tell_connected=True)
         except BaseException:
-            self._wake()
+            self._close()
             raise
 
     def start(self) -> AddressListener:
@@ -95,7 +95,7 @@ class AddressListener:
         if not self._subscriber.meet(entry):
             self._has_refused = True
 
-    def _wake(self) -> None:
+    def _close(self) -> None:
         self._feed.close()
         self._client.close()
 
@@ -122,5 +122,8 @@ class AddressListener:
             for service in self._services:
                 for entry in self._client.ask(service, _LOOK_UP_TIMEOUT):
                     self._meet(entry)
-        except (TimeoutError, TransportError):
-            self._look_ups = [time.monotonic() + _RETRY_AFTER]
+        except PosttrollError as error:
+            now = time.monotonic()
+            self._look_ups = [now + _RETRY_AFTER]
+            if not isinstance(error, TimedOut) and self._delivery.drops.add("look-up failed", now):
+                logger.warning("cannot ask for addresses, will try again: %s", error)

@@ -14,7 +14,7 @@ import netifaces
 
 from posttroll.backends.base import DatagramReceiver, Peer, ReplyChannel
 from posttroll.backends.registry import configured_backend
-from posttroll.bbmcast import MulticastReceiver, get_configured_broadcast_port
+from posttroll.bbmcast import MulticastReceiver, get_configured_broadcast_port, get_mc_group
 from posttroll.errors import ConnectionLost
 from posttroll.hosts import Hosts
 from posttroll.message import Message
@@ -101,6 +101,7 @@ class AddressReceiver:
             feed = resources.enter_context(Publish(_NAME, self._port, [_ALIAS], nameservers=False, address=address))
             _, receiver = self.set_up_address_receiver(get_configured_broadcast_port())
             resources.callback(receiver.close)
+            logger.info("hearing %s; telling of changes at tcp://%s:%s", self._way_in(), self._host, feed.port_number)
             announcer = None if self._multicast_enabled else self._own_announcer(feed)
             self._worker = Worker(
                 "posttroll-addresses", lambda worker: self._run(worker, receiver, feed, announcer), receiver.wake
@@ -145,6 +146,12 @@ class AddressReceiver:
             return ["localhost"], _RegistrationReceiver(self._backend.open_reply([binding]))
         opener: Callable[[], DatagramReceiver] | None = self._backend.listen_with(port)
         return False, MulticastReceiver(port) if opener is None else opener()
+
+    def _way_in(self) -> str:
+        port = get_configured_broadcast_port()
+        if self._multicast_enabled:
+            return f"announcements to {get_mc_group() or 'all hosts'} at UDP port {port}"
+        return f"registrations at tcp://{self._host}:{port}"
 
     def _own_announcer(self, feed: Publisher | NoisyPublisher) -> Announcer:
         """Return what announces the feed to this very object, which need not go through the network for it."""

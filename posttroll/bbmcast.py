@@ -108,7 +108,7 @@ class MulticastReceiver:
         return self
 
     def __call__(self) -> tuple[str, tuple[str, int]]:
-        """Return the next datagram as text, and its source; `TimeoutError` after the time set, or when woken."""
+        """Return the next datagram as text, and its source; `TimeoutError` after the time set, or without any."""
         deadline = None if self._timeout is None else time.monotonic() + self._timeout
         while not (ready := self._wait(deadline)):
             if deadline is not None and time.monotonic() >= deadline:
@@ -116,7 +116,10 @@ class MulticastReceiver:
         if self._bell in ready:
             self._bell.silence()
             raise TimeoutError("woken")
-        data, source = self.socket.recvfrom(self.BUFSIZE)
+        try:
+            data, source = self.socket.recvfrom(self.BUFSIZE, socket.MSG_DONTWAIT)
+        except BlockingIOError:  # it is announced before its checksum is found to be wrong
+            raise TimeoutError("datagram damaged") from None
         return _as_text(data), source
 
     def wake(self) -> None:
@@ -144,7 +147,8 @@ class MulticastReceiver:
             _join_group(self.socket, self._address, self._interface)
         except OSError as error:
             if self._joined is not False:
-                logger.warning("cannot hear multicast group %s (%s), will try again", self.group, error.strerror)
+                place = f"{self.group} at interface {self._interface} (setting multicast_interface)"
+                logger.warning("cannot hear multicast group %s: %s; will try again", place, error.strerror)
             self._joined = False
         else:
             if self._joined is False:

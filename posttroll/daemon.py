@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import logging
+import logging.handlers
 import os
 import selectors
 import signal
@@ -19,7 +21,16 @@ from pathlib import Path
 
 from posttroll.errors import ConfigurationError, TimedOut
 
-__all__ = ["PidFile", "notify", "silence_stderr", "start_detached", "stop_holder"]
+__all__ = [
+    "PidFile",
+    "complaint",
+    "log_file",
+    "notify",
+    "reopen",
+    "silence_stderr",
+    "start_detached",
+    "stop_holder",
+]
 
 _START_TIMEOUT = 30.0
 _STOP_TIMEOUT = 10.0
@@ -100,6 +111,24 @@ def stop_holder(pid_file: PidFile) -> bool:
     if not _comes_true(lambda: pid_file.holder() != pid, _STOP_TIMEOUT):
         raise TimedOut(f"process {pid} did not end within {_STOP_TIMEOUT:g} s")
     return True
+
+
+def complaint(error: Exception) -> str:
+    """Return the line that tells an operator what is wrong."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"cannot open {error.filename}: {error.strerror}"
+    text = error.strerror if isinstance(error, OSError) else None
+    return " ".join((text or str(error)).split())
+
+
+def log_file(path: str) -> logging.Handler:
+    """Return what logs to a file that is rotated at midnight and kept for seven days; `OSError`."""
+    return logging.handlers.TimedRotatingFileHandler(path, "midnight", backupCount=7, errors="backslashreplace")
+
+
+def reopen(handler: logging.Handler) -> None:
+    """Let a log file be opened anew at its next line, as somebody may have moved it away."""
+    handler.close()
 
 
 def notify(state: str) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import copy
 import logging
-import logging.handlers
 import signal
 import sys
 from collections.abc import Sequence
 
+from posttroll.daemon import complaint, log_file, reopen
 from posttroll.errors import PosttrollError
 from posttroll.message import Message
 from posttroll.publisher import NoisyPublisher
@@ -132,15 +132,16 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Be the program ``pytroll-logger``; return its exit status."""
     options = _parse_arguments(arguments)
     # Waited for below: blocked, they cannot interrupt anything half done, in this thread or another.
-    ends = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+    orders = {signal.SIGINT, signal.SIGTERM} | ({signal.SIGHUP} if options.rotated else set())
+    signal.pthread_sigmask(signal.SIG_BLOCK, orders)
     try:
-        _set_up_logging(options.rotated, options.verbose)
+        handler = _set_up_logging(options.rotated, options.verbose)
         collector = Logger(options.server, options.port).start()
     except (PosttrollError, OSError) as error:
-        print(f"pytroll-logger: {error}", file=sys.stderr)
+        print(f"pytroll-logger: {complaint(error)}", file=sys.stderr)
         return 1
-    signal.sigwait(ends)
+    while signal.sigwait(orders) == signal.SIGHUP:
+        reopen(handler)
     collector.stop()
     print(_FAREWELL)
     return 0
@@ -148,20 +149,21 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="pytroll-logger", description="Log the messages of all publishers.")
-    parser.add_argument("-r", "--rotated", metavar="FILE", help="file to log to, rotated at midnight")
+    parser.add_argument(
+        "-r", "--rotated", metavar="FILE", help="file to log to, rotated at midnight, opened anew on SIGHUP"
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="log all messages, not just those of log records")
     parser.add_argument("-s", "--server", default="localhost", help="host of the nameserver (default: %(default)s)")
     parser.add_argument("-p", "--port", type=int, help="port of its address feed (default: 16543, or as configured)")
     return parser.parse_args(arguments)
 
 
-def _set_up_logging(path: str | None, verbose: bool) -> None:
-    handler: logging.Handler = logging.StreamHandler()
-    if path:
-        handler = logging.handlers.TimedRotatingFileHandler(path, "midnight", backupCount=7, errors="backslashreplace")
-    handler.setFormatter(ColoredFormatter(_FORMAT))
+def _set_up_logging(path: str | None, verbose: bool) -> logging.Handler:
+    handler = log_file(path) if path else logging.StreamHandler()
+    handler.setFormatter(ColoredFormatter(_FORMAT, use_color=not path and sys.stderr.isatty()))
     logging.getLogger().addHandler(handler)
     LOGGER.setLevel(logging.DEBUG if verbose else logging.INFO)
+    return handler
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def _under_way(client: NameserverClient) -> Iterator[None]:
     try:
         yield
     finally:
-        del _clients[thread]
+        _clients.pop(thread, None)
 
 
 def give_up(thread: int) -> None:

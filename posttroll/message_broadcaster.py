@@ -217,6 +217,7 @@ class AddressServiceBroadcaster(MessageBroadcaster):
         self._services = tuple(_as_list(data_type))
         self._find_address = address if callable(address) else lambda: address
         self._address = self._find_address()
+        self._backend_name = configured_backend().name
         announcement, goodbye = self._texts()
         super().__init__(
             announcement, get_configured_broadcast_port(), interval, nameservers, name=name, goodbye=goodbye
@@ -225,7 +226,7 @@ class AddressServiceBroadcaster(MessageBroadcaster):
     def _texts(self) -> tuple[str, str]:
         """Return the announcement and the goodbye."""
         subject = announcement_subject(self._name)
-        data = PublisherAddress(self._address, self._services, configured_backend().name, NEWEST_VERSION).as_data()
+        data = PublisherAddress(self._address, self._services, self._backend_name, NEWEST_VERSION).as_data()
         goodbye = {"URI": self._address, "service": list(self._services)}
         return Message(subject, ANNOUNCEMENT, data).encode(), Message(subject, GOODBYE, goodbye).encode()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import logging.handlers
 import os
 import signal
 import sys
@@ -19,7 +18,16 @@ from typing import Any, Protocol
 from posttroll.address_receiver import AddressReceiver, ten_minutes
 from posttroll.backends.base import Peer, Question, ReplyChannel
 from posttroll.backends.registry import configured_backend
-from posttroll.daemon import PidFile, notify, silence_stderr, start_detached, stop_holder
+from posttroll.daemon import (
+    PidFile,
+    complaint,
+    log_file,
+    notify,
+    reopen,
+    silence_stderr,
+    start_detached,
+    stop_holder,
+)
 from posttroll.errors import MessageError, PosttrollError, RemoteProtocolError
 from posttroll.lookup import get_pub_address, get_pub_addresses
 from posttroll.message import Message
@@ -27,7 +35,7 @@ from posttroll.protocol.addresses import nameserver_uri
 from posttroll.protocol.codec import OLDEST_VERSION
 from posttroll.protocol.discovery import read_request
 from posttroll.protocol.drops import Drops
-from posttroll.settings import SETTINGS, read
+from posttroll.settings import SETTINGS, read, tell_settings
 
 __all__ = [
     "DEFAULT_SECURE_ZMQ_NAMESERVER_PORT",
@@ -152,7 +160,9 @@ class NameServer:
             request = read_request(question.frame)
         except (MessageError, RemoteProtocolError) as error:
             if self._drops.add("unusable request", time.monotonic()):
-                logger.warning("unusable request from %s: %s", question.source or "unknown host", error)
+                count = self._drops.counts["unusable request"]
+                source = question.source or "unknown host"
+                logger.warning("unusable request from %s: %s (%d so far)", source, error, count)
             return get_active_address(None, receiver)
         return get_active_address(request.service, receiver, request.version)
 
@@ -174,9 +184,7 @@ def setup_logging(opts: argparse.Namespace) -> logging.Logger:
     """Log to standard error, or to the file ``opts.log``; also debug messages if ``opts.verbose``."""
     handler: logging.Handler = logging.StreamHandler()
     if opts.log:
-        handler = logging.handlers.TimedRotatingFileHandler(
-            opts.log, "midnight", backupCount=7, errors="backslashreplace"
-        )
+        handler = log_file(opts.log)
     elif getattr(opts, "detached", False):
         handler = logging.NullHandler()
     handler.setFormatter(logging.Formatter("[%(levelname)s: %(asctime)s : %(name)s] %(message)s", "%Y-%m-%d %H:%M:%S"))
@@ -203,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except (PosttrollError, OSError) as error:
         # What starts it in the background repeats the line with the program's name.
-        print(error if options.detached else f"nameserver: {error}", file=sys.stderr)
+        print("" if options.detached else "nameserver: ", complaint(error), sep="", file=sys.stderr)
         return 1
 
 
@@ -215,8 +223,12 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--pid-file", help="file that the background process holds (default: in the temporary directory)"
     )
-    parser.add_argument("-l", "--log", help="file to log to, rotated at midnight (default: standard error)")
-    parser.add_argument("-v", "--verbose", action="store_true", help="log debug messages too")
+    parser.add_argument(
+        "-l",
+        "--log",
+        help="file to log to, rotated at midnight, opened anew on SIGHUP (default: standard error; with -d: nowhere)",
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="log debug messages and all settings too")
     parser.add_argument("--no-multicast", action="store_true", help="let publishers register instead of listening")
     parser.add_argument("-L", "--local-only", action="store_true", help="serve this host only")
     parser.add_argument("--detached", action="store_true", help=argparse.SUPPRESS)
@@ -228,10 +240,13 @@ def _run_here(options: argparse.Namespace) -> int:
         if options.detached or options.pid_file:
             resources.enter_context(_pid_file(options).held())
         log = setup_logging(options)
+        if options.log:
+            signal.signal(signal.SIGHUP, lambda *_: reopen(logging.getLogger().handlers[-1]))
         nameserver = NameServer(multicast_enabled=not options.no_multicast, restrict_to_localhost=options.local_only)
-        # SIGTERM is to end it in the way Ctrl-C does. The backend is imported by now: an interrupt in the middle of an
-        # import may make the interpreter exit as if nobody had caught it.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        # Handlers that raise nothing, as an exception may get lost where the interrupted code handles another one.
+        signal.signal(signal.SIGTERM, lambda *_: nameserver.stop())
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, lambda *_: nameserver.stop())
         resources.callback(notify, "STOPPING=1")
         run(nameserver, log, lambda: _tell_ready(options))
     return 0
@@ -239,6 +254,7 @@ def _run_here(options: argparse.Namespace) -> int:
 
 def _tell_ready(options: argparse.Namespace) -> None:
     notify("READY=1")
+    tell_settings()
     if options.detached:
         silence_stderr()
 

@@ -30,6 +30,16 @@ logger = logging.getLogger(__name__)
 
 _FAR_AWAY = ("8.8.8.8", 80)
 _LOOPBACK = "127.0.0.1"
+_NOISY_ONLY = ("nameservers", "aliases", "broadcast_interval", "port", "address")
+_NOISY_DEFAULTS = {
+    "port": 0,
+    "aliases": None,
+    "broadcast_interval": 2,
+    "nameservers": None,
+    "min_port": None,
+    "max_port": None,
+}
+_LIMITS = ("when_full", "on_overrun")
 
 
 def get_own_ip() -> str:
@@ -104,7 +114,7 @@ class Publisher:
         return self._overruns.total()
 
     def send(self, msg: str | Message) -> None:
-        """Publish a message, or the text of one; safe from several threads."""
+        """Publish a message, or the text of one, which is not looked into; safe from several threads."""
         if isinstance(msg, Message):
             msg = msg.encode()
         if not isinstance(msg, str):
@@ -171,7 +181,8 @@ class NoisyPublisher:
     """A publisher that announces itself under a name and aliases.
 
     `nameservers`: the hosts (``host`` or ``host:port``) to register at; without any, everybody around is told, by
-    multicast. `broadcast_interval`: seconds between announcements; 0: none.
+    multicast. `broadcast_interval`: seconds between announcements; 0: none. `limits`: the `when_full` and `on_overrun`
+    of a `Publisher`.
     """
 
     _publisher_class = Publisher
@@ -268,8 +279,8 @@ class NoisyPublisher:
 class Publish:
     """A publisher for a ``with`` block, of the class that the arguments ask for.
 
-    With a port and ``nameservers=False`` it is a silent `Publisher`, else a `NoisyPublisher`. `limits` are its
-    `when_full` and `on_overrun`.
+    With a port and ``nameservers=False`` it is a silent `Publisher`, else a `NoisyPublisher`. `address`: what the
+    silent one binds instead of the port on all interfaces.
     """
 
     def __init__(
@@ -281,8 +292,11 @@ class Publish:
         nameservers: str | Iterable[str] | Literal[False] | None = None,
         min_port: int | None = None,
         max_port: int | None = None,
-        **limits: Any,
+        when_full: str | None = None,
+        on_overrun: Callable[[Publisher], None] | None = None,
+        address: str | None = None,
     ) -> None:
+        optional = {"when_full": when_full, "on_overrun": on_overrun, "address": address}
         self.publisher = create_publisher_from_dict_config(
             {
                 "name": name,
@@ -292,7 +306,7 @@ class Publish:
                 "nameservers": nameservers,
                 "min_port": min_port,
                 "max_port": max_port,
-                **limits,
+                **{key: value for key, value in optional.items() if value is not None},
             }
         )
 
@@ -319,15 +333,3 @@ def create_publisher_from_dict_config(settings: Mapping[str, Any]) -> Publisher 
         raise MissingSetting("NoisyPublisher requires a name")
     defaults = {**_NOISY_DEFAULTS, **{key: given[key] for key in _LIMITS if key in given}}
     return NoisyPublisher(given["name"], **{key: given.get(key, default) for key, default in defaults.items()})
-
-
-_NOISY_ONLY = ("nameservers", "aliases", "broadcast_interval", "port", "address")
-_NOISY_DEFAULTS = {
-    "port": 0,
-    "aliases": None,
-    "broadcast_interval": 2,
-    "nameservers": None,
-    "min_port": None,
-    "max_port": None,
-}
-_LIMITS = ("when_full", "on_overrun")

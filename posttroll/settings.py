@@ -19,11 +19,36 @@ from donfig import Config
 
 from posttroll.errors import ConfigurationError, MissingSetting
 
-__all__ = ["SETTINGS", "Ports", "Setting", "config", "keepalive", "read", "required", "tell_doubtful_settings"]
+__all__ = [
+    "SETTINGS",
+    "Ports",
+    "Setting",
+    "config",
+    "keepalive",
+    "read",
+    "required",
+    "tell_doubtful_settings",
+    "tell_settings",
+]
 
 logger = logging.getLogger(__name__)
 
-config = Config("posttroll", defaults=[{"backend": "unsecure_zmq"}])
+
+class _Config(Config):  # type: ignore[misc]  # donfig has no types
+    """Settings whose files may be bad: importing the package does not fail for that, but reading a setting does."""
+
+    complaint = ""
+
+    def refresh(self, **kwargs: Any) -> None:
+        self.complaint = ""
+        try:
+            super().refresh(**kwargs)
+        except (ValueError, TypeError, AttributeError) as error:
+            files = ", ".join(path for path in self.paths if os.path.exists(path))
+            self.complaint = f"settings in {files} cannot be used: {' '.join(str(error).split())}"
+
+
+config = _Config("posttroll", defaults=[{"backend": "unsecure_zmq"}])
 
 _DONFIG_OWN = {"config", "root_config"}  # POSTTROLL_CONFIG and POSTTROLL_ROOT_CONFIG say where the files are
 
@@ -210,6 +235,8 @@ SETTINGS: dict[str, Setting] = {
 
 def read(name: str) -> Any:
     """Return the value of a setting; `ConfigurationError` tells what is wrong with it."""
+    if config.complaint:
+        raise ConfigurationError(config.complaint)
     setting = SETTINGS[name]
     value, source = config.get(name, None), setting.environment
     if value is None and setting.old_environment in os.environ:
@@ -263,6 +290,9 @@ def keepalive() -> dict[str, int]:
 
 def doubtful_settings() -> Iterator[str]:
     """Give a line of text for each setting that is unknown, or that does nothing beside the others."""
+    place = os.environ.get("POSTTROLL_CONFIG")
+    if place and not os.access(place, os.R_OK):
+        yield f"POSTTROLL_CONFIG has no effect: {place} is not there or cannot be read"
     given = {name.replace("-", "_").lower(): value for name, value in config.config.items() if value is not None}
     for name in sorted(given.keys() - SETTINGS.keys() - _DONFIG_OWN):
         near = difflib.get_close_matches(name, SETTINGS, n=1, cutoff=0.5)
@@ -289,3 +319,13 @@ def tell_doubtful_settings() -> None:
         if text not in _told:
             _told.add(text)
             logger.warning("%s", text)
+
+
+def tell_settings() -> None:
+    """Log, for who debugs, where settings are read from and their values; as warnings, those that are wrong."""
+    logger.debug("settings are read from %s", ", ".join(filter(os.path.exists, config.paths)) or "no file")
+    for name in SETTINGS:
+        try:
+            logger.debug("setting %s is %r", name, read(name))
+        except ConfigurationError as error:
+            logger.warning("%s", error)

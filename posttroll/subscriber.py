@@ -41,6 +41,15 @@ Nameserver = str | Iterable[str]
 _LEAVING_SILENCE = 1.0
 _NO_ROOM = (errno.EMFILE, errno.ENFILE)
 _SHARE_OF_DESCRIPTORS = 3
+_NAMESERVER_ONLY = ("nameserver", "port", "services", "addr_listener", "timeout")
+_NAMESERVER_DEFAULTS = {
+    "services": "",
+    "topics": "pytroll:/",
+    "addr_listener": False,
+    "addresses": None,
+    "timeout": 10,
+    "translate": False,
+}
 
 
 class _Stoppable(Protocol):
@@ -188,9 +197,11 @@ class Subscriber:
     def stop(self) -> None:
         """Disconnect from all and end `recv`, from any thread; harmless when stopped."""
         self._running = False
-        for helper in self._helpers:
-            helper.stop()
-        self._channel.close()
+        try:
+            for helper in self._helpers:
+                helper.stop()
+        finally:
+            self._channel.close()
 
     def close(self) -> None:
         """Do the same as `stop`."""
@@ -280,6 +291,8 @@ class NSSubscriber:
 
     def _look_up(self, subscriber: Subscriber) -> None:
         for service in self._services:
+            if subscriber.running is False:
+                return
             try:
                 found = get_pub_addresses(service, self._timeout, self._nameserver)
             except TimeoutError as error:
@@ -341,17 +354,6 @@ class Subscribe:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.subscriber.stop()
-
-
-_NAMESERVER_ONLY = ("nameserver", "port", "services", "addr_listener", "timeout")
-_NAMESERVER_DEFAULTS = {
-    "services": "",
-    "topics": "pytroll:/",
-    "addr_listener": False,
-    "addresses": None,
-    "timeout": 10,
-    "translate": False,
-}
 
 
 def create_subscriber_from_dict_config(settings: Mapping[str, Any]) -> Subscriber:

@@ -47,6 +47,8 @@ class Bell:
         try:
             if former != -1:  # an event loop's, which needs to know them
                 signal.set_wakeup_fd(former)
+            # Handles what another thread was told before: the interpreter would else wait with it until the poll ends.
+            signal.pthread_sigmask(signal.SIG_BLOCK, ())
             yield
         finally:
             signal.set_wakeup_fd(former)
@@ -79,8 +81,8 @@ class Worker:
 
     def start(self) -> Worker:
         """Start the thread."""
-        self._started = True
         self.thread.start()
+        self._started = True
         return self
 
     def wait(self, timeout: float | None) -> bool:

@@ -52,6 +52,7 @@ _find_moment = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{3}(?:\d{3})?)?(?:Z|[+-]\d\d:\d\d(?::\d\d(?:\.\d{6})?)?)?", re.ASCII
 ).fullmatch
 _find_word = re.compile(r"\S+").fullmatch
+_has_long_number = re.compile(r"\d{19}", re.ASCII).search
 _split_body = re.compile(r"(\S+)(\s)(.*)", re.DOTALL).fullmatch
 
 
@@ -257,9 +258,6 @@ def _parse_json(data: str) -> Any:
         return _parse_json_slowly(data)
     # orjson turns integers of more than 64 bits into floats; so does nothing shorter than 19 digits.
     return _parse_json_slowly(data) if _has_long_number(data) else value
-
-
-_has_long_number = re.compile(r"\d{19}", re.ASCII).search
 
 
 def _parse_json_slowly(data: str) -> Any:

@@ -39,10 +39,10 @@ class Delivery(Generic[M]):
     def accept(self, frame: bytes, uri: str, now: float) -> M | None:
         """Return the message in a frame from `uri` if it is one and wanted."""
         message = self.decode(frame, uri, now)
-        if message is None or (self._filter is not None and not self._is_wanted(message, uri, now)):
+        if message is None or not self._is_wanted(message, uri, now):
             return None
         if self._translate:
-            message.sender = f"{message.sender.partition('@')[0]}@{urlsplit(uri).hostname or uri}"
+            message.sender = f"{message.sender.partition('@')[0]}@{_host_of(uri)}"
         return message
 
     def decode(self, frame: bytes, uri: str, now: float) -> M | None:
@@ -64,7 +64,8 @@ class Delivery(Generic[M]):
                     logger.exception("a hook failed on a message from %s", uri)
 
     def _is_wanted(self, message: M, uri: str, now: float) -> bool:
-        assert self._filter is not None
+        if self._filter is None:
+            return True
         try:
             return bool(self._filter(message))
         except Exception as error:
@@ -74,3 +75,11 @@ class Delivery(Generic[M]):
     def _drop(self, reason: str, uri: str, error: Exception, now: float) -> None:
         if self.drops.add(reason, now):
             logger.warning("message from %s dropped, %s: %s (%d so far)", uri, reason, error, self.drops.counts[reason])
+
+
+def _host_of(uri: str) -> str:
+    """Return the host in a URI, all of it if there is none, as in ``ipc://path``."""
+    try:
+        return urlsplit(uri).hostname or uri
+    except ValueError:  # a bracket in a path is taken for the beginning of an IPv6 address
+        return uri

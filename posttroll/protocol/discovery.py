@@ -41,6 +41,8 @@ _SUBJECT = "/address"
 _MAX_DEPTH = 20
 _FIRST_GAP = 0.1
 _LONGEST_CACHED = 2048
+_MOST_LINES = 300
+_LINES_INTERVAL = 60.0
 _FEWEST_CACHED = 1000
 _REFUSALS = {Outcome.REFUSED: "too many addresses", Outcome.OVERRULED: "another host's address"}
 
@@ -94,6 +96,22 @@ class _Announcement(NamedTuple):
     address: PublisherAddress
 
 
+class _Chronicle:
+    """Logs who comes and who goes, so that a flood of addresses is not one of lines: the rest is for who debugs."""
+
+    def __init__(self) -> None:
+        self._lines = 0
+        self._since = -math.inf
+
+    def tell(self, now: float, text: str, *details: object) -> None:
+        if now - self._since >= _LINES_INTERVAL:
+            self._lines, self._since = 0, now
+        self._lines += 1
+        if self._lines == _MOST_LINES + 1:
+            logger.info("more than %d changes of addresses, not telling of others for a while", _MOST_LINES)
+        logger.log(logging.INFO if self._lines <= _MOST_LINES else logging.DEBUG, text, *details)
+
+
 class Registrar:
     """Feeds an address book with what arrives, and tells what to publish about it."""
 
@@ -108,6 +126,7 @@ class Registrar:
         self._compose = compose
         self._accepts = accepts
         self._cache: dict[str | bytes, _Announcement] = {}
+        self._chronicle = _Chronicle()
         self.drops = drops or Drops()
 
     def datagram(self, data: str | bytes, source: str, now: float) -> list[str]:
@@ -132,12 +151,15 @@ class Registrar:
             return []
         if reason := _REFUSALS.get(change.outcome):
             self._drop(reason, source, now, address.uri)
-            return self._removals(change.removed)
-        return [*self._removals(change.removed), _addition(announcement)]
+            return self._removals(change.removed, "no room for it", now)
+        verb = "new" if change.outcome is Outcome.ADDED else "changed"
+        self._chronicle.tell(now, "%s: %s, announced by %s", verb, _described(address), source or "this process")
+        gone = "replaced" if change.outcome is Outcome.CHANGED else "gave way"
+        return [*self._removals(change.removed, gone, now), _addition(announcement)]
 
     def handle_timeout(self, now: float) -> list[str]:
         """Forget the addresses not heard of any more; return the messages to publish."""
-        return self._removals(self._book.expire(now))
+        return self._removals(self._book.expire(now), "not heard of any more", now)
 
     def next_timeout(self) -> float | None:
         """Return when to call `handle_timeout`; None while there is nothing to forget."""
@@ -157,9 +179,12 @@ class Registrar:
         if gone is None:
             self._drop("goodbye for an unknown or another host's address", source, now, address.uri)
             return []
-        return self._removals([gone])
+        return self._removals([gone], "said goodbye", now)
 
-    def _removals(self, addresses: Iterable[PublisherAddress]) -> list[str]:
+    def _removals(self, addresses: Iterable[PublisherAddress], reason: str, now: float) -> list[str]:
+        addresses = list(addresses)
+        for address in addresses:
+            self._chronicle.tell(now, "gone: %s, %s", _described(address), reason)
         return [
             self._compose(
                 f"/address/{address.name}",
@@ -171,7 +196,12 @@ class Registrar:
 
     def _drop(self, reason: str, source: str, now: float, detail: str = "") -> None:
         if self.drops.add(reason, now):
-            logger.warning("dropped from %s: %s%s", source or "unknown host", reason, detail and f" ({detail})")
+            told = f"{reason} ({detail})" if detail else reason
+            logger.warning("dropped from %s: %s (%d so far)", source or "unknown host", told, self.drops.counts[reason])
+
+
+def _described(address: PublisherAddress) -> str:
+    return f"{address.uri} of {', '.join(map(repr, address.services))[:200] or 'no service'}"
 
 
 def _read_announcement(data: str | bytes) -> _Announcement:

@@ -92,6 +92,7 @@ def test_a_program_that_is_interrupted_while_it_waits_for_messages_ends_at_once(
     )
     process = site.python("-c", script)
     process.expect_ready()
+    time.sleep(0.3 * UNIT)  # until it really waits: nothing tells when
     start = time.monotonic()
 
     process.signal(2)

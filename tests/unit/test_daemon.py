@@ -1,3 +1,4 @@
+import logging
 import os
 import signal
 import socket
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from posttroll.daemon import PidFile, notify, silence_stderr, start_detached, stop_holder
+from posttroll.daemon import PidFile, complaint, log_file, notify, reopen, silence_stderr, start_detached, stop_holder
 from posttroll.errors import ConfigurationError, TimedOut
 from tests.fixtures.network import Network
 from tests.fixtures.waiting import UNIT, eventually
@@ -252,3 +253,27 @@ def test_a_signal_ends_a_nameserver_cleanly(
     assert process.returncode == 0
     assert output == "Thanks for using pytroll/nameserver. See you soon on www.pytroll.org!\n"
     assert "Traceback" not in error
+
+
+def test_a_log_that_was_moved_away_is_opened_anew(tmp_path: Path) -> None:
+    path = tmp_path / "program.log"
+    handler = log_file(str(path))
+    handler.emit(logging.makeLogRecord({"msg": "before"}))
+
+    path.rename(tmp_path / "old.log")
+    reopen(handler)
+    handler.emit(logging.makeLogRecord({"msg": "after"}))
+    handler.close()
+
+    assert (path.read_text(), (tmp_path / "old.log").read_text()) == ("after\n", "before\n")
+
+
+def test_a_file_that_cannot_be_opened_is_told_by_its_name() -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        log_file("/nonexistent/program.log")
+
+    assert complaint(caught.value) == "cannot open /nonexistent/program.log: No such file or directory"
+
+
+def test_a_complaint_is_one_line() -> None:
+    assert complaint(ConfigurationError("one\n  two")) == "one two"

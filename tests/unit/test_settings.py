@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from posttroll import settings
 from posttroll.errors import ConfigurationError, MissingSetting
-from posttroll.settings import SETTINGS, Ports, config, doubtful_settings, keepalive, read, required
+from posttroll.settings import SETTINGS, Ports, config, doubtful_settings, keepalive, read, required, tell_settings
 
 WITHOUT_DEFAULT = sorted(name for name, setting in SETTINGS.items() if setting.default is None)
 WITH_DEFAULT = sorted(SETTINGS.keys() - set(WITHOUT_DEFAULT))
@@ -251,3 +252,36 @@ def test_the_environment_wins_over_a_file(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("POSTTROLL_NAMESERVER_PORT", "4321")
 
     assert read_elsewhere("nameserver_port") == "4321"
+
+
+@pytest.mark.parametrize("text", ["nameserver_port: [1,\n", "- a\n", "7: 8\n"])
+def test_a_bad_file_is_told_in_one_line_at_the_first_use_not_at_the_import(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    program = [sys.executable, "-P", "-c", "from posttroll.ns import main; raise SystemExit(main([]))"]
+
+    ended = subprocess.run(program, env={**os.environ, "POSTTROLL_CONFIG": str(path)}, capture_output=True, text=True)
+
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
+    assert ended.stderr.startswith("nameserver: settings in ")
+    assert f"{path} cannot be used: " in ended.stderr
+
+
+def test_a_file_that_is_not_there_is_doubtful(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTTROLL_CONFIG", "/nonexistent/posttroll.yaml")
+
+    assert list(doubtful_settings()) == [
+        "POSTTROLL_CONFIG has no effect: /nonexistent/posttroll.yaml is not there or cannot be read"
+    ]
+
+
+def test_all_settings_can_be_told_and_wrong_ones_are_warnings(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    with config.set(max_message_size="64MB"):
+        tell_settings()
+
+    assert "setting nameserver_port is 5557" in caplog.messages
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        "setting max_message_size (POSTTROLL_MAX_MESSAGE_SIZE) is '64MB', but must be a number of bytes"
+    ]

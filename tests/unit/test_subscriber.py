@@ -832,3 +832,17 @@ def test_data_arrive_as_they_were_sent(publisher: PublishChannel) -> None:
 
 def test_names_that_others_replace_are_there() -> None:
     assert {"get_pub_address", "get_pub_addresses", "_AddressListener"} <= vars(module).keys()
+
+
+def test_a_helper_that_cannot_be_stopped_leaves_nothing_open(publisher: PublishChannel) -> None:
+    class Helper:
+        def stop(self) -> None:
+            raise ValueError("died earlier")
+
+    subscriber = Subscriber(publisher.address)
+    subscriber._helpers.append(Helper())
+
+    with pytest.raises(ValueError, match="died earlier"):
+        subscriber.stop()
+
+    assert subscriber._channel.closed

@@ -12,17 +12,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import zmq
 
 from posttroll.backends.zmq.context import close_at_exit
-from posttroll.backends.zmq.socket import Socket, check_process
+from posttroll.backends.zmq.socket import Socket, check_process, translated_errors
+from posttroll.errors import TimedOut
 from posttroll.threads import Bell
 
-__all__ = ["Channel", "milliseconds_until"]
+__all__ = ["Channel", "ReceivingChannel", "milliseconds_until"]
 
 _ORDER_TIMEOUT = 5.0
+
+Item = TypeVar("Item")
 
 
 class _Order:
@@ -43,7 +46,7 @@ class _Order:
 
     def wait(self) -> None:
         if not self._done.wait(_ORDER_TIMEOUT):
-            raise TimeoutError("the receiving thread does not answer")
+            raise TimedOut(f"the receiving thread does not answer within {_ORDER_TIMEOUT:g} s")
         if self._error is not None:
             raise self._error
 
@@ -137,6 +140,45 @@ class Channel:
         if len(sockets) < len(ready):
             self._bell.silence()
         return sockets
+
+
+class ReceivingChannel(Channel, Generic[Item]):
+    """A channel that is read one item at a time, and gathers them in batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ready: deque[Item] = deque()
+
+    def receive(self, timeout: float | None) -> Item | None:
+        """Return the next item; None after `timeout` seconds without one (None: wait for ever), and when closed."""
+        check_process(self._pid)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        try:
+            with self._lock, translated_errors("receive"):
+                return self._receive(deadline)
+        finally:
+            if self._orders:  # left while the lock was being given back, or when a signal handler raised
+                self._carry_out_orders()
+
+    def _receive(self, deadline: float | None) -> Item | None:
+        while True:
+            if self._orders:
+                self._obey()
+            if self._closed:
+                return None
+            if self._ready:
+                return self._ready.popleft()
+            expired = deadline is not None and time.monotonic() >= deadline
+            try:
+                self._gather(deadline)
+            except zmq.ContextTerminated:
+                self._close()
+            if expired and not self._ready:
+                return None
+
+    def _gather(self, deadline: float | None) -> None:
+        """Wait for items until the deadline, and have those that came ready."""
+        raise NotImplementedError
 
 
 def milliseconds_until(deadline: float | None) -> int | None:

@@ -15,7 +15,7 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from posttroll.backends.base import Peer
-from posttroll.backends.zmq.socket import Socket, connect, open_client
+from posttroll.backends.zmq.socket import Socket, connect, open_client, translated_errors
 
 __all__ = ["Connection"]
 
@@ -41,6 +41,7 @@ class Connection:
     ) -> None:
         self.peer = peer
         self.topics = topics
+        self.tells_connected = False
         self.monitor: Socket | None = None
         self._linger = 0.0
         self._leaves_at: float | None = None
@@ -48,7 +49,8 @@ class Connection:
         self.socket = open_client(zmq.PULL if topics is None else zmq.SUB, peer.uri, peer.backend, options)
         try:
             if is_watched:  # from before it connects, else the first news may have come and gone
-                self.monitor = self.socket.get_monitor_socket(_WATCHED)
+                with translated_errors(f"watch the connection to {peer.uri!r}"):
+                    self.monitor = self.socket.get_monitor_socket(_WATCHED)
             for topic in topics or ():
                 self.socket.subscribe(topic)
             connect(self.socket, peer.uri)
@@ -113,7 +115,7 @@ class Connection:
     def close(self) -> None:
         """Close."""
         if self.monitor is not None:
-            with contextlib.suppress(zmq.ContextTerminated):
+            with contextlib.suppress(zmq.ZMQError):  # the context is gone, or was closed with all its sockets
                 self.socket.disable_monitor()
             self.monitor.close(linger=0)
         self.socket.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import threading
 import weakref
@@ -10,7 +11,11 @@ from typing import Any, Protocol
 
 import zmq
 
+from posttroll.errors import TimedOut
+
 __all__ = ["close_at_exit", "context", "destroy_context", "get_context"]
+
+logger = logging.getLogger(__name__)
 
 _MAX_SOCKETS = 65_000
 _IO_THREADS = 2
@@ -18,7 +23,7 @@ _IO_THREADS = 2
 context: dict[int, zmq.Context[Any]] = {}
 """The contexts by process id; those of parents stay here so that a child never terminates them."""
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal handler may say goodbye over a new socket
 
 
 class _Closable(Protocol):
@@ -59,7 +64,10 @@ def close_at_exit(channel: _Closable, *, publishes: bool = False) -> None:
 def _close_channels() -> None:
     """Close each in its own way, as its sockets may be in use by a thread."""
     for channel in list(_open):
-        channel.close()
+        try:
+            channel.close()
+        except TimedOut as error:
+            logger.warning("a channel stays open: %s", error)
 
 
 @atexit.register
@@ -75,7 +83,7 @@ def _flush() -> None:
 
 def _renew_lock() -> None:
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
 os.register_at_fork(after_in_child=_renew_lock)

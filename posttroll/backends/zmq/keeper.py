@@ -6,6 +6,7 @@ socket. Without this thread, all that is published while a handler works for an 
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import weakref
@@ -14,6 +15,8 @@ from typing import Protocol
 from posttroll.threads import Worker
 
 __all__ = ["keep", "release"]
+
+logger = logging.getLogger(__name__)
 
 _INTERVAL = 1.0
 
@@ -24,7 +27,7 @@ class _Kept(Protocol):
 
 class _Keeper:
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may release a channel while another one is kept
         self._kept: weakref.WeakSet[_Kept] = weakref.WeakSet()
         self._worker: Worker | None = None
 
@@ -47,7 +50,12 @@ class _Keeper:
             with self._lock:
                 channels = list(self._kept)
             for channel in channels:
-                channel.look_after()
+                try:
+                    channel.look_after()
+                except Exception:
+                    logger.exception("a subscriber is no longer looked after")
+                    with self._lock:
+                        self._kept.discard(channel)
 
 
 _keeper = _Keeper()

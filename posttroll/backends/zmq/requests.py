@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -13,7 +12,7 @@ from typing import NamedTuple
 import zmq
 
 from posttroll.backends.base import Peer, Question
-from posttroll.backends.zmq.channel import Channel
+from posttroll.backends.zmq.channel import Channel, ReceivingChannel
 from posttroll.backends.zmq.socket import ServerSocket, Socket, check_process, connect_client, translated_errors
 
 __all__ = ["ZMQReplies", "ZMQRequests"]
@@ -44,15 +43,15 @@ class ZMQRequests(Channel):
         self._numbers = itertools.count(1)
         try:
             for peer in peers:
-                self._connect(peer)
+                self._sockets[peer] = self._connect(peer)
         except BaseException:
             self.close()
             raise
 
-    def _connect(self, peer: Peer) -> None:
+    def _connect(self, peer: Peer) -> Socket:
         # Without IMMEDIATE, requests to a peer that is not there would pile up and all be asked when it comes.
         options: dict[int, int] = {zmq.IMMEDIATE: 1, zmq.MAXMSGSIZE: _MAX_REPLY_SIZE, zmq.LINGER: 0}
-        self._sockets[peer] = connect_client(zmq.DEALER, peer.uri, peer.backend, options)
+        return connect_client(zmq.DEALER, peer.uri, peer.backend, options)
 
     def request(self, frame: bytes, timeout: float, grace: float | None = None) -> Mapping[Peer, bytes]:
         """Return the replies that came in time; with `grace`, soon after the first."""
@@ -102,9 +101,10 @@ class ZMQRequests(Channel):
             self._silent_since.pop(peer, None)
         for peer in exchange.silent if not self._closed else ():
             if now - self._silent_since.setdefault(peer, now) >= _PATIENCE:
+                fresh = self._connect(peer)
                 del self._silent_since[peer]
                 self._sockets[peer].close(linger=0)
-                self._connect(peer)
+                self._sockets[peer] = fresh
 
     def _close_sockets(self) -> None:
         for socket in self._sockets.values():
@@ -116,13 +116,12 @@ class _Envelope(NamedTuple):
     frames: list[bytes]
 
 
-class ZMQReplies(Channel):
+class ZMQReplies(ReceivingChannel[Question]):
     """Answers on one or several addresses."""
 
     def __init__(self, bindings: Sequence[Peer]) -> None:
         super().__init__()
         self._servers: list[ServerSocket] = []
-        self._ready: deque[Question] = deque()
         try:
             for peer in bindings:
                 server = ServerSocket(zmq.ROUTER, peer.uri, peer.backend, options={zmq.MAXMSGSIZE: _MAX_REQUEST_SIZE})
@@ -133,31 +132,9 @@ class ZMQReplies(Channel):
             raise
         self.addresses = [server.address for server in self._servers]
 
-    def receive(self, timeout: float | None) -> Question | None:
-        """Return the next request; None after `timeout` seconds without one, and when closed."""
-        check_process(self._pid)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        try:
-            with self._lock, translated_errors("receive a request"):
-                return self._receive(deadline)
-        finally:
-            self._carry_out_orders()
-
-    def _receive(self, deadline: float | None) -> Question | None:
-        while True:
-            self._obey()
-            if self._closed:
-                return None
-            if self._ready:
-                return self._ready.popleft()
-            expired = deadline is not None and time.monotonic() >= deadline
-            try:
-                for socket in self._poll(deadline):
-                    self._take_one(socket)
-            except zmq.ContextTerminated:
-                self._close()
-            if expired and not self._ready:
-                return None
+    def _gather(self, deadline: float | None) -> None:
+        for socket in self._poll(deadline):
+            self._take_one(socket)
 
     def _take_one(self, socket: Socket) -> None:
         """Take one request of each socket in turn, so that no port is starved by another."""

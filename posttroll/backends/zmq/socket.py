@@ -75,6 +75,8 @@ def translated_errors(what: str, kind: type[_ZMQError] = _ZMQError) -> Iterator[
     """Turn ZeroMQ's errors into `TransportError`, saying what was tried."""
     try:
         yield
+    except TransportError:
+        raise
     except zmq.ZMQError as error:
         if error.errno in (zmq.ENOTSOCK, zmq.ETERM):
             kind = _ConnectionLost
@@ -146,7 +148,8 @@ class ServerSocket:
         self.lease: Lease | None = None
         try:
             if _needs_security(address):
-                self.lease = strategy(backend).guard_server(self.socket)
+                with translated_errors(f"secure {address!r}", _BindFailed):
+                    self.lease = strategy(backend).guard_server(self.socket)
             self.address = _bind(self.socket, address, ports)
         except BaseException:
             self.close(linger=0)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 
 import zmq
 
 from posttroll.backends.base import Peer, Received
 from posttroll.backends.zmq import keeper
-from posttroll.backends.zmq.channel import Channel
+from posttroll.backends.zmq.channel import ReceivingChannel
 from posttroll.backends.zmq.connection import Connection
-from posttroll.backends.zmq.socket import Socket, check_process, receive_limit, translated_errors
+from posttroll.backends.zmq.socket import Socket, receive_limit
 from posttroll.errors import ConnectionLost
 from posttroll.protocol.drops import Drops
 from posttroll.settings import read
@@ -27,15 +26,13 @@ _BATCH = 200
 _MOST_WATCHED = 100
 
 
-class ZMQSubscriber(Channel):
+class ZMQSubscriber(ReceivingChannel[Received]):
     """A subscribing channel over ZeroMQ; its peers may be open or secure, side by side."""
 
     def __init__(self, *addresses: str, topics: Sequence[bytes] = (b"",), backend: str = "unsecure_zmq") -> None:
         super().__init__()
         self._connections: dict[Peer, Connection] = {}
         self._by_socket: dict[Socket, Connection] = {}
-        self._ready: deque[Received] = deque()
-        self._told_of: set[Peer] = set()
         self._troubles = Drops()
         for address in addresses:
             self.connect(Peer(address, backend), topics)
@@ -61,9 +58,8 @@ class ZMQSubscriber(Channel):
             self._disconnect_now(known)
         is_watched = tell_connected or len(self._connections) < _MOST_WATCHED
         connection = Connection(peer, topics, _options(), is_watched=is_watched)
+        connection.tells_connected = tell_connected
         self._connections[peer] = connection
-        if tell_connected:
-            self._told_of.add(peer)
         for socket in connection.sockets:
             self._by_socket[socket] = connection
             self._poller.register(socket, zmq.POLLIN)
@@ -83,38 +79,10 @@ class ZMQSubscriber(Channel):
 
     def _disconnect_now(self, connection: Connection) -> None:
         del self._connections[connection.peer]
-        self._told_of.discard(connection.peer)
         for socket in connection.sockets:
             del self._by_socket[socket]
             self._poller.unregister(socket)
         connection.close()
-
-    def receive(self, timeout: float | None) -> Received | None:
-        """Return the next frame; None after `timeout` seconds without one, and when closed."""
-        check_process(self._pid)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        try:
-            with self._lock, translated_errors("receive"):
-                return self._receive(deadline)
-        finally:
-            if self._orders:  # left while the lock was being given back, or when a signal handler raised
-                self._carry_out_orders()
-
-    def _receive(self, deadline: float | None) -> Received | None:
-        while True:
-            if self._orders:
-                self._obey()
-            if self._closed:
-                return None
-            if self._ready:
-                return self._ready.popleft()
-            expired = deadline is not None and time.monotonic() >= deadline
-            try:
-                self._gather(0.0 if expired else deadline)
-            except zmq.ContextTerminated:
-                self._close()
-            if expired and not self._ready:
-                return None
 
     def _gather(self, deadline: float | None) -> None:
         """Wait for frames, and take a batch from each socket that has some."""
@@ -135,7 +103,7 @@ class ZMQSubscriber(Channel):
         connection.heard(time.monotonic())
 
     def _read_monitor(self, connection: Connection) -> None:
-        if connection.read_monitor(time.monotonic()) and connection.peer in self._told_of:
+        if connection.read_monitor(time.monotonic()) and connection.tells_connected:
             self._ready.append(Received(b"", connection.peer, connected=True))
 
     def _keep_up(self) -> None:

@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 _ENDPOINT = "inproc://zeromq.zap.01"
 _numbers = itertools.count(1)
+_lock = threading.RLock()  # a signal handler may give a lease back while another one is taken
+_authenticators: dict[int, _Authenticator] = {}
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,14 @@ class _Authenticator:
     def __init__(self, context: zmq.Context[Any]) -> None:
         self.policies: dict[bytes, Policy] = {}
         self._drops = Drops()
-        self._bell = Bell()
         self._socket = context.socket(zmq.REP)
         self._socket.linger = 0
-        self._socket.bind(_ENDPOINT)
+        try:
+            self._socket.bind(_ENDPOINT)
+            self._bell = Bell()
+        except BaseException:
+            self._socket.close()
+            raise
         self._worker = Worker("posttroll-authenticator", self._run, self._bell.ring).start()
 
     def stop(self) -> None:
@@ -137,13 +143,9 @@ def lease(context: zmq.Context[Any], policy: Policy) -> Lease:
     return Lease(domain, context)
 
 
-_lock = threading.Lock()
-_authenticators: dict[int, _Authenticator] = {}
-
-
 def _renew_lock() -> None:
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
 os.register_at_fork(after_in_child=_renew_lock)

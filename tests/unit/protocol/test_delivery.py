@@ -88,6 +88,7 @@ def test_a_result_of_the_filter_without_a_truth_drops_the_message() -> None:
         ("tcp://[fe80::1]:9000", "me@fe80::1"),
         ("tcp://Host.Example:9000", "me@host.example"),
         ("ipc:///tmp/socket", "me@ipc:///tmp/socket"),
+        ("ipc://[socket", "me@ipc://[socket"),
     ],
 )
 def test_translation_puts_the_host_of_the_address_into_the_sender(uri: str, sender: str) -> None:

@@ -346,3 +346,31 @@ def test_a_request_that_cannot_be_understood_is_refused(frame: bytes | None) -> 
 def test_any_bytes_are_a_request_or_refused(frame: bytes) -> None:
     with suppress(MessageError, RemoteProtocolError):
         read_request(frame)
+
+
+def test_who_comes_and_goes_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    registrar, _ = registrar_and_book()
+
+    registrar.datagram(announcement(), "10.0.0.1", now=0.0)
+    registrar.datagram(announcement(), "10.0.0.1", now=1.0)
+    registrar.handle_timeout(now=1e6)
+
+    assert [record.levelname for record in caplog.records] == ["INFO", "INFO"]
+    assert caplog.messages == [
+        f"new: {URI} of 'viirs', announced by 10.0.0.1",
+        f"gone: {URI} of 'viirs', not heard of any more",
+    ]
+
+
+def test_a_flood_of_addresses_is_not_a_flood_of_lines(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    registrar, _ = registrar_and_book()
+
+    for number in range(1000):
+        registrar.datagram(announcement(f"tcp://10.0.0.1:{number}", [f"{number}"]), "10.0.0.1", now=1.0)
+    lines = len(caplog.records)
+    registrar.datagram(announcement("tcp://10.0.0.1:5000"), "10.0.0.1", now=100.0)
+
+    assert lines == 301
+    assert "tcp://10.0.0.1:5000" in caplog.messages[-1]

@@ -42,6 +42,21 @@ def test_all_channels_are_looked_after_by_one_thread() -> None:
         release(channel)
 
 
+def test_a_channel_that_fails_does_not_end_the_care_for_others(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        def look_after(self) -> None:
+            raise ValueError("broken")
+
+    broken, sound = Broken(), Channel()
+    keep(broken)
+    keep(sound)
+
+    eventually(lambda: "broken" in caplog.text and sound.looks > 2)
+
+    assert list(keeper._keeper._kept) == [sound]
+    release(sound)
+
+
 def test_the_thread_ends_with_the_last_channel() -> None:
     one, other = Channel(), Channel()
     keep(one)

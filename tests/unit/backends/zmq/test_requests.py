@@ -370,3 +370,21 @@ def ask(requests: ZMQRequests) -> object:
         return requests.request(b"question", 60)
     except TransportError as error:
         return error
+
+
+def test_a_connection_that_cannot_be_renewed_stays_as_it_is(
+    replies: ZMQReplies, requests: ZMQRequests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key file may be missing for a moment while keys are replaced."""
+    monkeypatch.setattr(module, "_PATIENCE", 0.0)
+    with monkeypatch.context() as patches:
+        patches.setattr(sockets, "_check_port", _raise_invalid)
+        with pytest.raises(TransportError):
+            requests.request(b"unanswered", 0.05)
+
+    with answering(replies):
+        assert list(requests.request(b"hello", 5 * UNIT).values()) == [b"HELLO"]
+
+
+def _raise_invalid(address: str) -> None:
+    raise zmq.ZMQError(zmq.EINVAL)
