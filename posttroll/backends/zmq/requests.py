@@ -18,6 +18,7 @@ from posttroll.backends.zmq.socket import ServerSocket, Socket, check_process, c
 __all__ = ["ZMQReplies", "ZMQRequests"]
 
 _PATIENCE = 5.0
+_PATIENCE_TO_CONNECT = 1.5
 _MAX_REQUEST_SIZE = 16 * 2**20
 _MAX_REPLY_SIZE = 256 * 2**20
 
@@ -62,10 +63,12 @@ class ZMQRequests(Channel):
                 exchange = _Exchange(b"%d" % next(self._numbers), frame, set(self._sockets), set(self._sockets))
                 while exchange.silent and not self._closed and time.monotonic() < deadline:
                     had_none = not exchange.replies
-                    self._turn(exchange, deadline)
+                    self._renew_silent(exchange)
+                    self._turn(exchange, min(deadline, time.monotonic() + _PATIENCE_TO_CONNECT))
                     if grace is not None and had_none and exchange.replies:
                         deadline = min(deadline, time.monotonic() + grace)
-                self._renew_silent(exchange)
+                for peer in exchange.replies:
+                    del self._silent_since[peer]
                 return exchange.replies
         finally:
             self._carry_out_orders()
@@ -95,16 +98,16 @@ class ZMQRequests(Channel):
                 exchange.silent.remove(peer)
 
     def _renew_silent(self, exchange: _Exchange) -> None:
-        """Connect anew to who has not answered for long: the connection may be dead without a sign of it."""
+        """Connect anew to who has not answered for long, as libzmq may have given up, and ask again."""
         now = time.monotonic()
-        for peer in exchange.replies:
-            self._silent_since.pop(peer, None)
-        for peer in exchange.silent if not self._closed else ():
-            if now - self._silent_since.setdefault(peer, now) >= _PATIENCE:
+        for peer in exchange.silent:
+            patience = _PATIENCE_TO_CONNECT if peer in exchange.unsent else _PATIENCE
+            if now - self._silent_since.setdefault(peer, now) >= patience:
                 fresh = self._connect(peer)
-                del self._silent_since[peer]
                 self._sockets[peer].close(linger=0)
                 self._sockets[peer] = fresh
+                self._silent_since[peer] = now
+                exchange.unsent.add(peer)
 
     def _close_sockets(self) -> None:
         for socket in self._sockets.values():

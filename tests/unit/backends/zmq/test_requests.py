@@ -219,7 +219,8 @@ def test_all_connections_are_asked_anew_each_time(replies: ZMQReplies, requests:
 def test_a_peer_that_does_not_answer_for_long_is_connected_anew(
     replies: ZMQReplies, requests: ZMQRequests, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_PATIENCE", 0.0)
+    for name in ("_PATIENCE", "_PATIENCE_TO_CONNECT"):
+        monkeypatch.setattr(module, name, 0.2)
     (former,) = requests._sockets.values()
     with in_background(lambda: requests.request(b"unanswered", 0.5)) as asking:
         question = asked(replies)
@@ -376,11 +377,12 @@ def test_a_connection_that_cannot_be_renewed_stays_as_it_is(
     replies: ZMQReplies, requests: ZMQRequests, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A key file may be missing for a moment while keys are replaced."""
-    monkeypatch.setattr(module, "_PATIENCE", 0.0)
     with monkeypatch.context() as patches:
+        for name in ("_PATIENCE", "_PATIENCE_TO_CONNECT"):
+            patches.setattr(module, name, 0.2)
         patches.setattr(sockets, "_check_port", _raise_invalid)
         with pytest.raises(TransportError):
-            requests.request(b"unanswered", 0.05)
+            requests.request(b"unanswered", 5 * UNIT)
 
     with answering(replies):
         assert list(requests.request(b"hello", 5 * UNIT).values()) == [b"HELLO"]
@@ -388,3 +390,18 @@ def test_a_connection_that_cannot_be_renewed_stays_as_it_is(
 
 def _raise_invalid(address: str) -> None:
     raise zmq.ZMQError(zmq.EINVAL)
+
+
+def test_a_nameserver_is_reached_though_another_kind_of_server_had_its_port_for_a_while(free_port: int) -> None:
+    uri = f"tcp://127.0.0.1:{free_port}"
+    with closing(ZMQRequests([open_peer(uri)])) as requests:
+        with (
+            closing(system_sockets.create_server(("127.0.0.1", free_port))) as listener,
+            in_background(lambda: requests.request(b"question", 0.5)) as asking,
+        ):
+            visitor, _ = listener.accept()
+            with visitor:
+                visitor.sendall(b"\xff" + bytes(8) + b"\x7f\x03\x01NONSENSE" + bytes(60))
+                assert asking.result() == {}
+        with closing(ZMQReplies([open_peer(uri)])) as replies, answering(replies):
+            assert list(requests.request(b"question", 10 * UNIT).values()) == [b"QUESTION"]
