@@ -7,6 +7,8 @@ WORKERS ?= 4
 
 RUN := $(VENV)/bin/python -P -m
 PARALLEL := -q -n $(WORKERS) --dist worksteal
+# What failed beside others, where it may have waited for a core for too long, decides alone.
+ALONE := -q --last-failed --last-failed-no-failures none
 READY := $(VENV)/.ready
 DEMO := $(VENV)-demo
 SOURCES := $(shell find posttroll -name '*.py') pyproject.toml
@@ -36,11 +38,11 @@ $(DEMO)/.ready: $(SOURCES)
 test: $(READY)
 ifeq ($(COVERAGE),on)
 	$(RUN) coverage erase
-	$(RUN) coverage run -m pytest $(PARALLEL)
+	$(RUN) coverage run -m pytest $(PARALLEL) || $(RUN) coverage run -m pytest $(ALONE)
 	$(RUN) coverage combine --quiet
 	$(RUN) coverage report
 else
-	$(RUN) pytest $(PARALLEL)
+	$(RUN) pytest $(PARALLEL) || $(RUN) pytest $(ALONE)
 endif
 
 test-fast: $(READY)
