@@ -6,6 +6,7 @@ import functools
 import os
 import pwd
 import socket
+import time
 import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -68,18 +69,27 @@ class Message:
             return
         self.subject = subject
         self.type = atype
-        self.sender = _sender()
+        self.sender = _sender(int(time.monotonic()))
         self.time = datetime.now(UTC)
         self.data = data
         self.binary = binary
         self.version = version
-        self.encode()
+        if not codec.is_good(subject, atype, self.sender, version, data, binary):
+            self.encode()
 
     @classmethod
     def decode(cls, rawstr: str | bytes, max_size: int = codec.MAX_SIZE) -> Self:
         """Return the message that a text or bytes of at most `max_size` hold; `MessageError` if they hold none."""
         message = cls.__new__(cls)
-        message.__dict__.update(codec.decode(rawstr, max_size)._asdict())
+        (
+            message.subject,
+            message.type,
+            message.sender,
+            message.time,
+            message.version,
+            message.data,
+            message.binary,
+        ) = codec.read(rawstr, max_size)
         return message
 
     @classmethod
@@ -115,7 +125,7 @@ class Message:
         return self.encode()
 
     def __setstate__(self, state: str | bytes) -> None:
-        self.__dict__.update(codec.decode(state)._asdict())
+        self.__dict__.update(vars(self.decode(state)))
 
     def _version_to_write(self) -> str | None:
         return self.version or read("message_version") or None
@@ -180,7 +190,9 @@ def create_datetime_json_encoder_for_version(version: str = CURRENT_MESSAGE_VERS
     return functools.partial(datetime_encoder, encoder=create_datetime_encoder_for_version(version))
 
 
-def _sender() -> str:
+@functools.lru_cache(maxsize=1)
+def _sender(second: int) -> str:
+    """Return who signs, in this second: the host may get its name while the process runs, and the user change."""
     host = "_".join(socket.gethostname().split()) or "localhost"
     return f"{_login_name(os.getuid())}@{host}"
 

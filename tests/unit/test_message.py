@@ -282,21 +282,23 @@ def test_the_json_encoder_refuses_what_is_no_time() -> None:
 
 
 @pytest.fixture
-def forgotten_login_name() -> Iterator[None]:
-    """Have the login name looked up anew, and again after the test."""
-    module._login_name.cache_clear()
+def forgotten_sender() -> Iterator[None]:
+    """Have the sender made anew, and again after the test."""
+    for forget in (module._sender.cache_clear, module._login_name.cache_clear):
+        forget()
     yield
-    module._login_name.cache_clear()
+    for forget in (module._sender.cache_clear, module._login_name.cache_clear):
+        forget()
 
 
-@pytest.mark.usefixtures("forgotten_login_name")
+@pytest.mark.usefixtures("forgotten_sender")
 def test_a_user_that_nobody_knows_signs_with_the_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getuid", lambda: 123_456_789)
 
     assert Message("/a", "info").user == "123456789"
 
 
-@pytest.mark.usefixtures("forgotten_login_name")
+@pytest.mark.usefixtures("forgotten_sender")
 @pytest.mark.parametrize(
     ("name", "host", "sender"), [("my name", "my host", "my_name@my_host"), ("", "", f"{os.getuid()}@localhost")]
 )

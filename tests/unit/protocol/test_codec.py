@@ -5,9 +5,12 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
+from enum import Enum
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import example, given
@@ -498,6 +501,147 @@ def test_any_time_comes_back_with_or_without_its_zone(moment: datetime, version:
 @given(st.binary())
 def test_any_bytes_come_back_as_they_were(data: bytes) -> None:
     assert codec.decode(encode(data).encode()).data == data
+
+
+def as_the_standard_library_writes(data: Any) -> str:
+    return json.dumps(data, default=lambda moment: moment.isoformat())
+
+
+ODD_ZONES = st.sampled_from([None, UTC, timezone(timedelta(seconds=5400.5)), ZoneInfo("Europe/Helsinki")])
+ANY_MOMENT = st.builds(datetime.replace, st.datetimes(), tzinfo=ODD_ZONES, fold=st.integers(0, 1))
+ORDINARY = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats().filter(lambda number: not 0 < abs(number) < 1e-4)
+    | st.text(st.characters())
+    | ANY_MOMENT,
+    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text() | st.integers(), inner),
+    max_leaves=20,
+)
+
+
+@given(ORDINARY.filter(lambda data: not isinstance(data, str)))
+@example({"a": "\x7f"})
+@example({"a": "null", "b": None, "c": float("nan"), "d": [float("-inf")]})
+@example({"a": 1e16, "b": 1e15, "c": -1.5e300, "d": 5e-324, "e": 0.0001, "f": -0.0})
+@example({"a": datetime(1, 1, 1), "b": datetime(999, 1, 1, tzinfo=UTC), "c": datetime.max})
+@example({"a": '"\\/\b\f\n\r\t\x00\x1f{[, : '})
+def test_json_is_letter_by_letter_what_the_standard_library_writes(data: Any) -> None:
+    assert codec.encode_body("v1.2", data)[1] == f" application/json {as_the_standard_library_writes(data)}"
+
+
+@given(st.floats(1e-12, 1e-4) | st.floats(-1e-4, -1e-12))
+def test_tiny_numbers_are_written_as_the_same_number(number: float) -> None:
+    assert decode(encode([number]).removeprefix(HEAD)) == [number]
+
+
+@given(ORDINARY, st.sampled_from([None, "v1.01", "v1.2"]))
+def test_what_is_good_can_be_written(data: Any, version: str | None) -> None:
+    if codec.is_good("/a", "b", "u@h", version, data):
+        encode(data, version)
+
+
+@pytest.mark.parametrize("data", ["", "text", {}, [1, 2.5, "a"], {"a": [{"b": NAIVE}]}])
+def test_ordinary_data_are_good(data: Any) -> None:
+    assert codec.is_good("/a", "b", "u@h", None, data)
+
+
+@pytest.mark.parametrize("subject", ["", "a b", None, b"a", [], {}, 1, "\ud800"])
+def test_what_is_no_subject_is_not_good(subject: Any) -> None:
+    assert not codec.is_good(subject, "b", "u@h", None, "")
+    with pytest.raises(EncodeError):
+        codec.encode(subject, "b", "u@h", NAIVE, None, "")
+
+
+class SetClock(datetime):
+    """What stands for `datetime` while a test sets the clock."""
+
+
+def test_messages_are_written_while_a_test_sets_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "datetime", SetClock)
+    moment = SetClock(2020, 1, 1, 12, tzinfo=UTC)
+
+    text = codec.encode("/a", "b", "u@h", moment, None, {"t": moment})
+
+    assert text.endswith('2020-01-01T12:00:00+00:00 v1.2 application/json {"t": "2020-01-01T12:00:00+00:00"}')
+
+
+class Kind(Enum):
+    GOOD = "good"
+
+
+@pytest.mark.parametrize("other", ["x", "ä", None])
+def test_members_and_uuids_are_written_as_values_and_texts(other: str | None) -> None:
+    data = {"kind": Kind.GOOD, "uuid": UUID(int=1), "other": other}
+
+    assert decode(encode(data).removeprefix(HEAD)) == {"kind": "good", "uuid": str(UUID(int=1)), "other": other}
+
+
+JSON_PIECES = st.sampled_from(
+    [*'{}[]:,"\\ \n\t\x00\x7fä', *"0123456789-+.eE", "null", "true", "NaN", "\\u00e4", "\\ud800"]
+)
+
+
+@given(st.lists(JSON_PIECES | st.text(max_size=3)).map("".join) | ORDINARY.map(as_the_standard_library_writes))
+@example("-0")
+@example("-0.0")
+@example("1e999")
+@example("1e-999")
+@example("0.30000000000000004441")
+@example("123456789012345678901234567890")
+@example('"\ud800"')
+@example('{"a": 1, "a": 2}')
+@example('\ufeff{"a": 1}')
+@example("[1,]")
+@example("9" * 4301)
+def test_json_is_read_as_the_standard_library_reads_it(text: str) -> None:
+    try:
+        wanted: object = json.loads(text)
+    except ValueError:
+        wanted = DecodeError
+    try:
+        value: object = codec._parse_json(text)
+    except DecodeError:
+        value = DecodeError
+
+    assert repr(value) == repr(wanted)
+
+
+@pytest.mark.parametrize("escape", ["2020-01-01\\u005412:00:00", "2020-01-01T12:00:0\\u0030"])
+def test_escaped_texts_in_long_data_become_datetimes_too(escape: str) -> None:
+    padding = "x" * 10_000
+
+    assert decode(f' application/json {{"a": "{escape}", "x": "{padding}"}}') == {"a": NOON, "x": padding}
+
+
+@pytest.mark.parametrize("depth", [2, 30])
+def test_datetimes_are_found_anywhere_in_long_data(depth: int) -> None:
+    moments = [{"t": NOON, "file": "x_T12:00:00.h5"}, "at 2020-01-01T12:00:00", {"t": AWARE}]
+    data = {"a": "x" * 10_000, "deep": nested(depth, lambda inner: {"l": [inner]}, moments), "t": NOON}
+
+    assert codec.decode(encode(data)).data == data
+
+
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
+def test_long_data_without_datetimes_are_refused_too_if_too_deep(opening: str, closing: str) -> None:
+    deep = opening * codec.MAX_DEPTH + "1" + closing * codec.MAX_DEPTH
+
+    with pytest.raises(DecodeError, match="deep"):
+        decode(f' application/json {{"x": "{"x" * 10_000}", "a": {deep}}}')
+
+
+class Moment(datetime):
+    """A time of some other package."""
+
+
+@pytest.mark.parametrize(("version", "zone"), [("v1.01", ""), ("v1.2", "+00:00")])
+@pytest.mark.parametrize("kind", [datetime, Moment])
+@pytest.mark.parametrize("year", [1, 999, 2020])
+def test_the_time_is_written_as_isoformat_does(version: str, zone: str, kind: type[datetime], year: int) -> None:
+    time = kind(year, 1, 1, 12, 30, 15, 250, UTC)
+
+    assert f" {year:04}-01-01T12:30:15.000250{zone} {version}" in encode("", version, time=time)
 
 
 def is_read_or_refused(raw: str | bytes) -> bool:
