@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pkgutil
+import importlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
 
@@ -36,7 +36,8 @@ def find_backend(name: str) -> Backend:
         try:
             _loaded[name] = _load(name)
         except ImportError as error:
-            raise BackendNotInstalled(f"backend {name!r} needs {error.name}, which is not installed") from error
+            lack = f"needs {error.name}, which is not installed" if error.name else f"cannot be loaded: {error}"
+            raise BackendNotInstalled(f"backend {name!r} {lack}") from error
     return _loaded[name]
 
 
@@ -48,7 +49,8 @@ def configured_backend() -> Backend:
 
 def _load(name: str) -> Backend:
     if target := _BUILT_IN.get(name):
-        return cast(Backend, pkgutil.resolve_name(target))
+        module, _, attribute = target.partition(":")
+        return cast(Backend, getattr(importlib.import_module(module), attribute))
     for point in _plug_ins():
         if point.name == name:
             return cast(Backend, point.load())

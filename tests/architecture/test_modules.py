@@ -100,6 +100,19 @@ def test_importing_the_package_loads_no_transport():
     assert (done.returncode, done.stdout.strip()) == (0, "")
 
 
+def test_a_program_loads_only_what_it_needs_to_publish_and_subscribe():
+    program = (
+        "import sys; before = set(sys.modules); "
+        "import posttroll.publisher, posttroll.subscriber, posttroll.backends.zmq.backend; "
+        "unneeded = {'argparse', 'asyncio', 'difflib', 'donfig', 'pkgutil', 'ssl', 'yaml'}; "
+        "print(*sorted(unneeded & sys.modules.keys() - before))"
+    )
+
+    done = run_python(program)
+
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
+
+
 def test_importing_the_package_starts_nothing():
     program = (
         "import posttroll, posttroll.publisher, posttroll.subscriber, posttroll.ns, threading; "

@@ -9,10 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import donfig
 import pytest
 
+import posttroll
 from posttroll import settings
 from posttroll.errors import ConfigurationError, MissingSetting
+from posttroll.protocol.codec import NEWEST_VERSION, OLDEST_VERSION
 from posttroll.settings import SETTINGS, Ports, config, doubtful_settings, keepalive, read, required, tell_settings
 
 WITHOUT_DEFAULT = sorted(name for name, setting in SETTINGS.items() if setting.default is None)
@@ -78,6 +81,8 @@ def test_values_are_taken_in_any_sensible_form(name: str, given: Any, value: Any
         ("pub_max_port", 65537),
         ("send_high_water_mark", 0),
         ("when_full", "wait"),
+        ("message_version", "v3"),
+        ("message_version", 1.2),
         ("connection_heartbeat_interval", -1),
         ("connection_heartbeat_interval", "nan"),
         ("connection_heartbeat_interval", True),
@@ -285,3 +290,76 @@ def test_all_settings_can_be_told_and_wrong_ones_are_warnings(caplog: pytest.Log
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
         "setting max_message_size (POSTTROLL_MAX_MESSAGE_SIZE) is '64MB', but must be a number of bytes"
     ]
+
+
+def run_unconfigured(program: str, home: Path, **environment: str) -> str:
+    """Return what a program prints in a new process whose environment says nothing of posttroll but what is given."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("POSTTROLL_")}
+    plain |= {"HOME": str(home), **environment}
+    done = subprocess.run([sys.executable, "-c", program], env=plain, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def test_nothing_is_loaded_to_read_settings_when_nothing_is_configured(tmp_path: Path) -> None:
+    program = (
+        "import sys; from posttroll.settings import read; "
+        "print(read('backend'), *{'donfig', 'yaml'} & sys.modules.keys())"
+    )
+
+    assert run_unconfigured(program, tmp_path) == "unsecure_zmq"
+
+
+def test_what_is_set_after_a_setting_was_read_counts(tmp_path: Path) -> None:
+    program = (
+        "from posttroll import settings; first = settings.read('nameserver_port'); "
+        "settings.config.set(nameserver_port=1); print(first, settings.read('nameserver_port'))"
+    )
+
+    assert run_unconfigured(program, tmp_path) == "5557 1"
+
+
+def test_a_file_in_the_home_directory_counts(tmp_path: Path) -> None:
+    (tmp_path / ".config" / "posttroll").mkdir(parents=True)
+    (tmp_path / ".config" / "posttroll" / "posttroll.yaml").write_text("nameserver-port: 1234\n")
+
+    assert run_unconfigured("from posttroll.settings import read; print(read('nameserver_port'))", tmp_path) == "1234"
+
+
+def test_the_environment_is_read_when_the_program_starts(tmp_path: Path) -> None:
+    program = (
+        "import os, posttroll; os.environ['POSTTROLL_NAMESERVER_PORT'] = '1'; "
+        "from posttroll.settings import read; print(read('nameserver_port'), posttroll.config.get('nameserver_port'))"
+    )
+
+    assert run_unconfigured(program, tmp_path, POSTTROLL_NAMESERVER_PORT="2") == "2 2"
+
+
+def test_refreshing_reads_the_environment_again(tmp_path: Path) -> None:
+    program = (
+        "import os, posttroll; from posttroll.settings import read; os.environ['POSTTROLL_NAMESERVER_PORT'] = '1'; "
+        "before = read('nameserver_port'); posttroll.config.refresh(); print(before, read('nameserver_port'))"
+    )
+
+    assert run_unconfigured(program, tmp_path) == "5557 1"
+
+
+def test_files_are_looked_for_wherever_donfig_does(tmp_path: Path) -> None:
+    program = (
+        "from posttroll import config, settings; from os.path import normpath; "
+        "print(set(map(normpath, settings._places())) == set(map(normpath, config.paths)))"
+    )
+
+    assert run_unconfigured(program, tmp_path) == "True"
+
+
+def test_the_configuration_is_one_object_of_donfigs_kind() -> None:
+    assert isinstance(posttroll.config, donfig.Config)
+    assert posttroll.config is settings.config
+
+
+def test_the_message_versions_offered_are_those_that_messages_have() -> None:
+    for version in (OLDEST_VERSION, NEWEST_VERSION):
+        with config.set(message_version=version):
+            assert read("message_version") == version
+
+    assert SETTINGS["message_version"].kind == f"{OLDEST_VERSION} or {NEWEST_VERSION}"

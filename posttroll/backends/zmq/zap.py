@@ -14,8 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import zmq
 from zmq.utils import z85
@@ -33,8 +32,7 @@ _lock = threading.RLock()  # a signal handler may give a lease back while anothe
 _authenticators: dict[int, _Authenticator] = {}
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(NamedTuple):
     """What a bound socket asks of those who connect; None asks nothing."""
 
     hosts: Container[str] | None = None
@@ -114,8 +112,7 @@ class _Authenticator:
         self._socket.send_multipart(reply)
 
 
-@dataclass(frozen=True)
-class Lease:
+class Lease(NamedTuple):
     """A policy in force, under its domain, until it is given back."""
 
     domain: bytes

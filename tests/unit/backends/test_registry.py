@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -86,4 +87,15 @@ def test_a_plug_in_that_lacks_something_says_what(plug_ins: list[importlib.metad
     plug_ins.append(plug_in("pigeons", "no_such_module_as_this:backend"))
 
     with pytest.raises(BackendNotInstalled, match="'pigeons' needs no_such_module_as_this, which is not installed"):
+        find_backend("pigeons")
+
+
+def test_a_plug_in_that_cannot_be_imported_says_why(
+    plug_ins: list[importlib.metadata.EntryPoint], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "hurt_pigeons.py").write_text("raise ImportError('the wings are broken')")
+    monkeypatch.syspath_prepend(tmp_path)
+    plug_ins.append(plug_in("pigeons", "hurt_pigeons:backend"))
+
+    with pytest.raises(BackendNotInstalled, match="'pigeons' cannot be loaded: the wings are broken"):
         find_backend("pigeons")
