@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Literal, Protocol
 
 from posttroll.address_listener import AddressListener as _AddressListener
-from posttroll.backends.base import Peer, Received
+from posttroll.backends.base import Batch, Peer
 from posttroll.backends.registry import configured_backend, find_backend
 from posttroll.errors import ConfigurationError, TransportError
 from posttroll.lookup import get_pub_address, get_pub_addresses, give_up
@@ -73,13 +73,14 @@ class Subscriber:
     ) -> None:
         self._backend = configured_backend()
         self._topics = _frames(as_prefixes(topics))
-        decode = functools.partial(Message.decode, max_size=read("max_message_size"))
-        self._delivery: Delivery[Message] = Delivery(decode, message_filter, translate)
+        max_size = read("max_message_size")
+        self._delivery = Delivery(functools.partial(Message.decode, max_size=max_size), message_filter, translate)
         self._addresses: dict[str, dict[str, Any]] = {}
         self._hooks: dict[Peer, Callback] = {}
         self._hook_numbers = itertools.count(1)
         self._helpers: list[_Stoppable] = []
         self._running: bool | None = None
+        self._arrived: Iterator[Message | None] = iter(())
         self._channel = self._backend.open_subscribe()
         try:
             self.update(addresses)
@@ -118,6 +119,7 @@ class Subscriber:
             frames = self._topics if topics is None else _frames(as_prefixes(topics))
             self._channel.connect(_peer(item), frames)
             self._addresses[item["URI"]] = item
+            logger.debug("connected to %s", item["URI"])
 
     def remove(self, address: Address) -> None:
         """Disconnect from an address; an unknown one is ignored."""
@@ -131,6 +133,7 @@ class Subscriber:
         item = self._addresses.pop(_as_dict(address, "")["URI"], None)
         if item is not None:
             self._channel.disconnect(_peer(item), linger)
+            logger.debug("disconnected from %s", item["URI"])
 
     def update(self, addresses: Address | Iterable[Address]) -> bool:
         """Connect and disconnect so that exactly these addresses remain; return whether anything changed."""
@@ -166,7 +169,7 @@ class Subscriber:
             self._running = True
         while self._running:
             message = self._next(timeout)
-            if not self._running or self._channel.closed:
+            if not self._running or (message is None and self._channel.closed):
                 return
             yield message
 
@@ -177,22 +180,24 @@ class Subscriber:
     def _next(self, timeout: float | None) -> Message | None:
         """Return the next message for the application; the time that others take counts, too."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        left = timeout
-        while (received := self._channel.receive(left)) is not None:
-            message = self._accept(received)
-            if message is not None:
-                return message
-            if deadline is not None and (left := deadline - time.monotonic()) <= 0:
+        while True:
+            for message in self._arrived:
+                if message is not None:
+                    return message
+                if not self._running or (deadline is not None and time.monotonic() >= deadline):
+                    return None
+            batch = self._channel.receive_batch(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            if batch is None:
                 return None
-        return None
+            self._arrived = self._accept(batch)
 
-    def _accept(self, received: Received) -> Message | None:
-        frame, peer, _ = received
-        callback = self._hooks.get(peer)
+    def _accept(self, batch: Batch) -> Iterator[Message | None]:
+        """Return what decodes each frame when it is asked for, and gives None for those that go to a hook."""
+        source = itertools.repeat(batch.peer.uri), itertools.repeat(time.monotonic())
+        callback = self._hooks.get(batch.peer)
         if callback is None:
-            return self._delivery.accept(frame, peer.uri, time.monotonic())
-        self._delivery.call(callback, frame, peer.uri, time.monotonic())
-        return None
+            return map(self._delivery.accept, batch.frames, *source)
+        return map(self._delivery.call, itertools.repeat(callback), batch.frames, *source)
 
     def stop(self) -> None:
         """Disconnect from all and end `recv`, from any thread; harmless when stopped."""

@@ -7,11 +7,36 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 __all__ = ["Bell", "Worker"]
 
 logger = logging.getLogger(__name__)
+
+
+class _RungBySignals:
+    """Has a descriptor written to by signals; a class, as its end is in the way of a message that has just come."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __enter__(self) -> None:
+        self._former = signal.set_wakeup_fd(self._descriptor, warn_on_full_buffer=False)
+        try:
+            if self._former != -1:  # an event loop's, which needs to know them
+                signal.set_wakeup_fd(self._former)
+            # Handles what another thread was told before: the interpreter would else wait with it until the poll ends.
+            signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        except BaseException:
+            signal.set_wakeup_fd(self._former)
+            raise
+
+    def __exit__(self, *error: object) -> None:
+        signal.set_wakeup_fd(self._former)
+
+
+_SILENT = contextlib.nullcontext()
 
 
 class Bell:
@@ -37,21 +62,11 @@ class Bell:
             while len(self._inside.recv(4096)) == 4096:
                 pass
 
-    @contextlib.contextmanager
-    def rung_by_signals(self) -> Iterator[None]:
+    def rung_by_signals(self) -> AbstractContextManager[object]:
         """In the main thread, have signals ring too: one that comes just before a poll does not end that by itself."""
         if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        former = signal.set_wakeup_fd(self._outside.fileno(), warn_on_full_buffer=False)
-        try:
-            if former != -1:  # an event loop's, which needs to know them
-                signal.set_wakeup_fd(former)
-            # Handles what another thread was told before: the interpreter would else wait with it until the poll ends.
-            signal.pthread_sigmask(signal.SIG_BLOCK, ())
-            yield
-        finally:
-            signal.set_wakeup_fd(former)
+            return _SILENT
+        return _RungBySignals(self._outside.fileno())
 
     def close(self) -> None:
         """Give the descriptors back."""

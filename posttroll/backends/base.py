@@ -7,13 +7,13 @@ makes a blocked `receive` or `request` return. Everything can be closed twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from posttroll.settings import Ports
 
 __all__ = [
     "Backend",
+    "Batch",
     "DatagramReceiver",
     "DatagramSender",
     "Peer",
@@ -26,8 +26,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class Peer:
+class Peer(NamedTuple):
     """One end to talk to, or to bind: where it is and which backend it speaks.
 
     Two peers that differ in `tag` alone are two connections to the same place.
@@ -42,6 +41,14 @@ class Received(NamedTuple):
     """A frame and the connected peer it came from; or, if `connected`, the news that the connection is there."""
 
     frame: bytes
+    peer: Peer
+    connected: bool = False
+
+
+class Batch(NamedTuple):
+    """Frames from one connected peer, in the order they came; or, if `connected`, the news and an empty frame."""
+
+    frames: list[bytes]
     peer: Peer
     connected: bool = False
 
@@ -94,6 +101,9 @@ class SubscribeChannel(Protocol):
     def receive(self, timeout: float | None) -> Received | None:
         """Return the next frame; None after `timeout` seconds without one (None: wait for ever), and when closed."""
 
+    def receive_batch(self, timeout: float | None) -> Batch | None:
+        """Do the same for all that came from one peer, bounded so that no other one has to wait for long."""
+
     @property
     def closed(self) -> bool:
         """Whether the channel was closed; `receive` then returns None at once."""
@@ -127,6 +137,12 @@ class ReplyChannel(Protocol):
 
     def reply(self, question: Question, frame: bytes) -> None:
         """Answer; nothing happens when the asker is gone."""
+
+    def pause(self) -> None:
+        """Disconnect everybody, and let nobody connect until `resume`."""
+
+    def resume(self) -> None:
+        """Let everybody connect again; `TransportError`."""
 
     @property
     def closed(self) -> bool:
@@ -168,6 +184,8 @@ class Backend(Protocol):
     name: str
     strength: int
     """How well peers are authenticated: 0 not at all, 1 by key."""
+    within_process: bool
+    """Whether it reaches no other process."""
 
     def open_publish(self, address: str, ports: Ports, when_full: str = "drop") -> PublishChannel:
         """Bind `address`; a port of 0 is replaced by a free one of the range. `when_full`: "drop" or "block"."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from posttroll.backends.base import (
+    Batch,
     DatagramReceiver,
     DatagramSender,
     Peer,
@@ -242,7 +243,7 @@ class _PublishChannel:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ConnectionLost(f"{self.address} is closed")
+            raise ConnectionLost(f"cannot publish on {self.address}: it is stopped")
 
     def _is_full(self, link: _Link) -> bool:
         return link.is_open and link.waiting >= self._high_water_mark
@@ -285,6 +286,10 @@ class _SubscribeChannel:
     def receive(self, timeout: float | None) -> Received | None:
         underway = self._inbox.take(timeout)
         return None if underway is None else Received(underway.frame, underway.link.peer, underway.connected)
+
+    def receive_batch(self, timeout: float | None) -> Batch | None:
+        received = self.receive(timeout)
+        return None if received is None else Batch([received.frame], received.peer, received.connected)
 
     def close(self) -> None:
         with self._bus.lock:
@@ -383,6 +388,12 @@ class _ReplyChannel:
             question.envelope.replies[question.envelope.peer] = frame
             question.envelope.arrived.notify_all()
 
+    def pause(self) -> None:
+        """Do nothing: there are no connections here."""
+
+    def resume(self) -> None:
+        """Do nothing."""
+
     def close(self) -> None:
         with self._bus.lock:
             if not self._closed:
@@ -456,6 +467,7 @@ class MemoryBackend:
     bus: Bus = field(default_factory=Bus)
     name: str = "memory"
     strength: int = 0
+    within_process: bool = True
 
     def open_publish(self, address: str, ports: Ports, when_full: str = "drop") -> PublishChannel:
         """Bind `address`; a port of 0 is replaced by the lowest free one of the range."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -60,6 +61,40 @@ def test_frames_of_one_publisher_arrive_in_order(channels: Channels) -> None:
         publisher.send(frame)
 
     assert frames(subscriber) == sent
+
+
+def test_a_batch_holds_frames_of_one_publisher_in_order(channels: Channels) -> None:
+    publishers = channels.publish(), channels.publish()
+    subscriber = channels.subscribe(*publishers)
+    sent = [b"%d" % number for number in range(500)]
+
+    for frame in sent:
+        for publisher in publishers:
+            publisher.send(frame)
+    batches = list(iter(lambda: subscriber.receive_batch(SILENCE), None))
+
+    for publisher in publishers:
+        mine = [batch.frames for batch in batches if batch.peer.uri == publisher.address]
+        assert list(itertools.chain.from_iterable(mine)) == sent
+    assert all(batch.frames and not batch.connected for batch in batches)
+
+
+def test_single_frames_and_batches_can_be_had_in_turn(channels: Channels) -> None:
+    publisher = channels.publish()
+    subscriber = channels.subscribe(publisher)
+    sent = [b"%d" % number for number in range(500)]
+    for frame in sent:
+        publisher.send(frame)
+
+    arrived: list[bytes] = []
+    while len(arrived) < len(sent):
+        single = subscriber.receive(5 * UNIT)
+        assert single is not None
+        arrived.append(single.frame)
+        batch = subscriber.receive_batch(SILENCE)
+        arrived.extend(batch.frames if batch is not None else [])
+
+    assert arrived == sent
 
 
 def test_only_frames_that_begin_with_a_topic_arrive(channels: Channels) -> None:
@@ -232,6 +267,7 @@ def test_closing_wakes_a_receiver_that_waits_for_ever(channels: Channels) -> Non
     assert time.monotonic() - start < 0.5 * UNIT
     assert subscriber.closed
     assert subscriber.receive(None) is None
+    assert subscriber.receive_batch(None) is None
 
 
 def test_connecting_reaches_a_receiver_that_waits_for_ever(channels: Channels) -> None:
@@ -334,7 +370,7 @@ def test_a_closed_publisher_refuses_to_send(channels: Channels) -> None:
     publisher = channels.publish()
     publisher.close()
 
-    with pytest.raises(TransportError):
+    with pytest.raises(TransportError, match="it is stopped"):
         publisher.send(b"frame")
 
 

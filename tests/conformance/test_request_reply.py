@@ -262,6 +262,24 @@ def test_a_replier_binds_all_its_addresses_or_none(channels: Channels, free_port
     assert eventually(bind_the_free_one)
 
 
+def test_a_pause_of_a_replier_is_survived(channels: Channels) -> None:
+    replies = channels.reply()
+    requests = channels.request(replies.addresses[0])
+
+    def is_resumed() -> bool:
+        with suppress(TransportError):
+            replies.resume()
+            return True
+        return False
+
+    with answering(replies):
+        for _ in range(2):
+            replies.pause()
+            eventually(is_resumed)
+
+            assert list(requests.request(b"q", 5 * UNIT).values()) == [b"Q"]
+
+
 def test_a_malformed_address_is_refused(channels: Channels) -> None:
     with pytest.raises(BindFailed):
         channels.reply("nonsense")

@@ -17,6 +17,7 @@ from posttroll.backends.base import Peer, PublishChannel
 from posttroll.backends.zmq import get_context
 from posttroll.errors import RequestTimeout, TransportError
 from posttroll.message import Message
+from posttroll.publisher import Publisher
 from posttroll.settings import Ports, config
 from posttroll.subscriber import NSSubscriber, Subscribe, Subscriber, create_subscriber_from_dict_config
 from tests.fixtures.background import in_background
@@ -283,6 +284,81 @@ def test_a_new_loop_goes_on_where_the_former_ended(publisher: PublishChannel) ->
     assert heard == ["/a", "/b"]
 
 
+@pytest.fixture
+def batches() -> Iterator[tuple[Publisher, Subscriber]]:
+    """Connect a subscriber over a network, which brings many messages at a time."""
+    with (
+        config.set(backend="unsecure_zmq"),
+        closing(Publisher("tcp://127.0.0.1:0").start()) as publisher,
+        closing(Subscriber(f"tcp://127.0.0.1:{publisher.port_number}")) as subscriber,
+    ):
+        assert publisher.wait_for_subscriber("", 5 * UNIT)
+        yield publisher, subscriber
+
+
+def test_a_loop_that_is_left_in_the_middle_of_a_batch_loses_nothing(batches: tuple[Publisher, Subscriber]) -> None:
+    publisher, subscriber = batches
+    for number in range(500):
+        publisher.send(Message("/a", "info", number))
+
+    heard = [message.data for message in (next(subscriber.recv(5 * UNIT)) for _ in range(500)) if message]
+
+    assert heard == list(range(500))
+
+
+def test_stopping_in_the_middle_of_a_batch_ends_the_loop(batches: tuple[Publisher, Subscriber]) -> None:
+    publisher, subscriber = batches
+    for number in range(500):
+        publisher.send(Message("/a", "info", number))
+    messages = subscriber.recv()
+    for _ in range(3):
+        next(messages)
+
+    with in_background(subscriber.stop) as stopping:
+        stopping.result()
+
+    assert list(messages) == []
+
+
+def test_a_hook_that_stops_in_the_middle_of_a_batch_is_not_called_again(batches: tuple[Publisher, Subscriber]) -> None:
+    publisher, subscriber = batches
+    hooked: list[Message] = []
+
+    def stop(message: Message) -> None:
+        hooked.append(message)
+        subscriber.stop()
+
+    subscriber.add_hook_sub(f"tcp://127.0.0.1:{publisher.port_number}", "/hook", stop)
+    assert publisher.wait_for_subscriber("/hook", 5 * UNIT)
+    subscriber.remove(f"tcp://127.0.0.1:{publisher.port_number}")
+    eventually(lambda: not publisher.wait_for_subscriber("/other", 0))
+    for number in range(500):
+        publisher.send(Message("/hook", "info", number))
+
+    assert list(subscriber.recv()) == []
+    assert len(hooked) == 1
+
+
+def test_a_slow_filter_does_not_prolong_the_time_by_a_whole_batch() -> None:
+    never = threading.Event()
+
+    with (
+        config.set(backend="unsecure_zmq"),
+        closing(Publisher("tcp://127.0.0.1:0").start()) as publisher,
+        closing(
+            Subscriber(f"tcp://127.0.0.1:{publisher.port_number}", message_filter=lambda message: never.wait(0.05))
+        ) as subscriber,
+    ):
+        assert publisher.wait_for_subscriber("", 5 * UNIT)
+        for number in range(500):
+            publisher.send(Message("/a", "info", number))
+        start = time.monotonic()
+
+        assert next(subscriber.recv(0.2)) is None
+
+        assert time.monotonic() - start < 0.2 + 0.5 * UNIT
+
+
 def test_it_runs_from_the_first_message_until_it_is_closed(publisher: PublishChannel) -> None:
     subscriber = Subscriber(publisher.address)
     before = subscriber.running
@@ -362,6 +438,15 @@ def test_a_removed_address_is_heard_no_longer(publisher: PublishChannel, as_dict
 
         assert subjects(subscriber) == []
         assert uris(subscriber) == []
+
+
+def test_to_whom_it_connects_and_disconnects_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "posttroll.subscriber")
+
+    with closing(Subscriber("tcp://h:1")) as subscriber:
+        subscriber.remove("tcp://h:1")
+
+    assert caplog.messages == ["connected to tcp://h:1", "disconnected from tcp://h:1"]
 
 
 def test_an_unknown_address_may_be_removed() -> None:

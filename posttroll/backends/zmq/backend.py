@@ -17,6 +17,8 @@ __all__ = ["ZMQBackend", "secure_zmq", "unsecure_zmq"]
 class ZMQBackend:
     """Opens the channels of one of the two."""
 
+    within_process = False
+
     def __init__(self, name: str, nameserver_port: str) -> None:
         self.name = name
         self.strength = strategy(name).strength

@@ -72,10 +72,12 @@ class _OwnedLock:
         return self._owner == threading.get_ident()
 
     def __enter__(self) -> None:
-        self.acquire()
+        self._lock.acquire()
+        self._owner = threading.get_ident()
 
     def __exit__(self, *error: object) -> None:
-        self.release()
+        self._owner = None
+        self._lock.release()
 
 
 class Channel:
@@ -87,7 +89,8 @@ class Channel:
         self._orders: deque[_Order] = deque()
         self._bell = Bell()
         self._poller = zmq.Poller()
-        self._poller.register(self._bell.fileno(), zmq.POLLIN)
+        self._bell_descriptor = self._bell.fileno()
+        self._poller.register(self._bell_descriptor, zmq.POLLIN)
         self._closed = False
         close_at_exit(self)
 
@@ -134,33 +137,41 @@ class Channel:
 
     def _poll(self, deadline: float | None) -> list[Socket]:
         """Wait for readable sockets, the bell, or the deadline; return the sockets."""
+        return self._wait(self._poller.poll, deadline)
+
+    def _wait(self, poll: Callable[[int | None], list[tuple[Any, int]]], deadline: float | None) -> list[Any]:
+        """Do so with any poller's `poll`; return what it has found beside the bell."""
         with self._bell.rung_by_signals():
-            ready: list[tuple[Any, int]] = self._poller.poll(milliseconds_until(deadline))
-        sockets = [socket for socket, _ in ready if not isinstance(socket, int)]
-        if len(sockets) < len(ready):
+            found = poll(milliseconds_until(deadline))
+        ready = [one for one, _ in found]
+        if self._bell_descriptor in ready:
+            ready.remove(self._bell_descriptor)
             self._bell.silence()
-        return sockets
+        return ready
 
 
 class ReceivingChannel(Channel, Generic[Item]):
-    """A channel that is read one item at a time, and gathers them in batches."""
+    """A channel that gathers items for whoever receives."""
 
     def __init__(self) -> None:
         super().__init__()
         self._ready: deque[Item] = deque()
 
-    def receive(self, timeout: float | None) -> Item | None:
+    def _receive(self, timeout: float | None) -> Item | None:
         """Return the next item; None after `timeout` seconds without one (None: wait for ever), and when closed."""
         check_process(self._pid)
         deadline = None if timeout is None else time.monotonic() + timeout
         try:
-            with self._lock, translated_errors("receive"):
-                return self._receive(deadline)
+            with self._lock:
+                return self._next(deadline)
+        except zmq.ZMQError:
+            with translated_errors("receive"):
+                raise
         finally:
             if self._orders:  # left while the lock was being given back, or when a signal handler raised
                 self._carry_out_orders()
 
-    def _receive(self, deadline: float | None) -> Item | None:
+    def _next(self, deadline: float | None) -> Item | None:
         while True:
             if self._orders:
                 self._obey()

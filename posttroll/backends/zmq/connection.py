@@ -8,11 +8,11 @@ is tried again at once, or never.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from posttroll.backends.base import Peer
 from posttroll.backends.zmq.socket import Socket, connect, open_client, translated_errors
@@ -43,14 +43,17 @@ class Connection:
         self.topics = topics
         self.tells_connected = False
         self.monitor: Socket | None = None
+        self.monitor_descriptor: int | None = None
         self._linger = 0.0
         self._leaves_at: float | None = None
         self._renews_at: float | None = None
         self.socket = open_client(zmq.PULL if topics is None else zmq.SUB, peer.uri, peer.backend, options)
+        self._descriptor = int(self.socket.get(zmq.FD))
         try:
             if is_watched:  # from before it connects, else the first news may have come and gone
                 with translated_errors(f"watch the connection to {peer.uri!r}"):
                     self.monitor = self.socket.get_monitor_socket(_WATCHED)
+                    self.monitor_descriptor = int(self.monitor.get(zmq.FD))
             for topic in topics or ():
                 self.socket.subscribe(topic)
             connect(self.socket, peer.uri)
@@ -59,9 +62,9 @@ class Connection:
             raise
 
     @property
-    def sockets(self) -> list[Socket]:
-        """What to poll."""
-        return [socket for socket in (self.socket, self.monitor) if socket is not None]
+    def descriptors(self) -> list[int]:
+        """What to poll: they become readable when libzmq has news for a socket that had none left."""
+        return [descriptor for descriptor in (self._descriptor, self.monitor_descriptor) if descriptor is not None]
 
     @property
     def is_leaving(self) -> bool:
@@ -95,16 +98,20 @@ class Connection:
         is_established = False
         with contextlib.suppress(zmq.Again):
             while self.monitor is not None:
-                event = parse_monitor_message(self.monitor.recv_multipart(zmq.DONTWAIT))["event"]
+                event = _read_event(self.monitor.recv_multipart(zmq.DONTWAIT))
                 is_established |= event == zmq.Event.HANDSHAKE_SUCCEEDED
                 self._renews_at = now + _RENEW_AFTER if event & _LOST else None
         return is_established
+
+    def has_frames(self) -> bool:
+        """Return whether there are frames to take; makes libzmq subscribe again after it has connected again."""
+        return bool(int(self.socket.get(zmq.EVENTS)) & zmq.POLLIN)
 
     def renew_if_lost(self, now: float) -> bool:
         """Connect anew if libzmq has given up, and all that came before has been taken; return whether so."""
         if self._renews_at is None or self._renews_at > now:
             return False
-        if int(self.socket.get(zmq.EVENTS)) & zmq.POLLIN:
+        if self.has_frames():
             return False
         self._renews_at = None
         with contextlib.suppress(zmq.ZMQError):
@@ -119,3 +126,9 @@ class Connection:
                 self.socket.disable_monitor()
             self.monitor.close(linger=0)
         self.socket.close()
+
+
+def _read_event(frames: Sequence[bytes]) -> int:
+    """Return which event a monitor tells of."""
+    # What pyzmq has for it takes asyncio and ssl along: 20 ms and 6 MB.
+    return int.from_bytes(frames[0][:2], sys.byteorder)

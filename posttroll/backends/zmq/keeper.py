@@ -1,7 +1,8 @@
 """Looking after the sockets of subscribers whose application is busy elsewhere.
 
 When a publisher comes back, libzmq connects again by itself, but sends the subscriptions only when somebody uses the
-socket. Without this thread, all that is published while a handler works for an hour would be lost.
+socket. Without this thread, all that is published while a handler works for an hour would be lost. It sleeps for as
+long as all subscribers wait for messages, and so use their sockets themselves.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import logging
 import os
 import threading
 import weakref
+from queue import SimpleQueue
 from typing import Protocol
 
 from posttroll.threads import Worker
 
-__all__ = ["keep", "release"]
+__all__ = ["call", "keep", "release"]
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +24,8 @@ _INTERVAL = 1.0
 
 
 class _Kept(Protocol):
-    def look_after(self) -> None: ...
+    def look_after(self) -> bool | None:
+        """Return whether it can do without until it calls."""
 
 
 class _Keeper:
@@ -30,12 +33,17 @@ class _Keeper:
         self._lock = threading.RLock()  # a signal handler may release a channel while another one is kept
         self._kept: weakref.WeakSet[_Kept] = weakref.WeakSet()
         self._worker: Worker | None = None
+        self._calls: SimpleQueue[None] = SimpleQueue()  # as a signal handler may call over another call
+
+    def call(self) -> None:
+        self._calls.put(None)
 
     def keep(self, channel: _Kept) -> None:
         with self._lock:
             self._kept.add(channel)
             if self._worker is None:
-                self._worker = Worker("posttroll-keeper", self._run).start()
+                self._worker = Worker("posttroll-keeper", self._run, wake=self.call).start()
+        self.call()
 
     def release(self, channel: _Kept) -> None:
         with self._lock:
@@ -47,15 +55,26 @@ class _Keeper:
 
     def _run(self, worker: Worker) -> None:
         while not worker.wait(_INTERVAL):
+            while not self._calls.empty():
+                self._calls.get()
+            if self._look_after_all() and not worker.stopping:
+                self._calls.get()
+
+    def _look_after_all(self) -> bool:
+        """Return whether nobody needs it again before a call."""
+        with self._lock:
+            channels = list(self._kept)
+        will_call = [self._look_after(channel) for channel in channels]
+        return all(will_call)
+
+    def _look_after(self, channel: _Kept) -> bool:
+        try:
+            return bool(channel.look_after())
+        except Exception:
+            logger.exception("a subscriber is no longer looked after")
             with self._lock:
-                channels = list(self._kept)
-            for channel in channels:
-                try:
-                    channel.look_after()
-                except Exception:
-                    logger.exception("a subscriber is no longer looked after")
-                    with self._lock:
-                        self._kept.discard(channel)
+                self._kept.discard(channel)
+            return True
 
 
 _keeper = _Keeper()
@@ -64,6 +83,11 @@ _keeper = _Keeper()
 def keep(channel: _Kept) -> None:
     """Call the channel's `look_after` every second from now on, from one thread for all channels."""
     _keeper.keep(channel)
+
+
+def call() -> None:
+    """Go on with that, after all channels have said that they could do without."""
+    _keeper.call()
 
 
 def release(channel: _Kept) -> None:

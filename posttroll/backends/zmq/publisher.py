@@ -22,6 +22,8 @@ _SLICE_MS = 50
 _SENDS_BETWEEN_LOOKS = 256
 _LONGEST_SUBSCRIPTION = 64 * 2**10
 
+_send = zmq.backend.Socket.send  # what zmq.Socket.send calls: that takes 0.4 us instead of 0.15
+
 
 class ZMQPublisher:
     """A publishing channel; nothing is bound before `start`."""
@@ -80,32 +82,34 @@ class ZMQPublisher:
     def send(self, frame: bytes) -> bool:
         """Send to all subscribers; return whether all of them had room for it."""
         check_process(self._pid)
-        with self._lock, translated_errors(f"publish on {self.address}"):
-            self._look_at_subscriptions()
-            try:
-                self.publish_socket.send(frame, zmq.DONTWAIT)
-            except zmq.Again:
-                pass
-            else:
+        try:
+            with self._lock:
+                self._look_at_subscriptions()
+                _send(self.publish_socket, frame, zmq.DONTWAIT)
                 return True
-            if self._when_full == "drop":
-                self._send_to_those_with_room(frame)
-                return False
-        return self._send_when_all_have_room(frame)
+        except zmq.Again:
+            send_anyway = self._send_when_all_have_room if self._when_full == "block" else self._send_to_those_with_room
+            with translated_errors(f"publish on {self.address}"):
+                send_anyway(frame)
+            return False
+        except zmq.ZMQError:
+            with translated_errors(f"publish on {self.address}"):
+                raise
 
     def _send_to_those_with_room(self, frame: bytes) -> None:
-        self.publish_socket.set(zmq.XPUB_NODROP, 0)
-        try:
-            self.publish_socket.send(frame, zmq.DONTWAIT)
-        finally:
-            self.publish_socket.set(zmq.XPUB_NODROP, 1)
+        with self._lock:
+            self.publish_socket.set(zmq.XPUB_NODROP, 0)
+            try:
+                self.publish_socket.send(frame, zmq.DONTWAIT)
+            finally:
+                self.publish_socket.set(zmq.XPUB_NODROP, 1)
 
-    def _send_when_all_have_room(self, frame: bytes) -> bool:
+    def _send_when_all_have_room(self, frame: bytes) -> None:
         """Try in short slices, between which others may send, or close."""
         while True:
-            with self._lock, translated_errors(f"publish on {self.address}"), contextlib.suppress(zmq.Again):
+            with self._lock, contextlib.suppress(zmq.Again):
                 self.publish_socket.send(frame)
-                return False
+                return
 
     def wait_for_subscriber(self, prefix: bytes, timeout: float | None) -> bool:
         """Wait until a subscription covers `prefix` or a part of it; return whether one does."""

@@ -135,6 +135,10 @@ class ZMQReplies(ReceivingChannel[Question]):
             raise
         self.addresses = [server.address for server in self._servers]
 
+    def receive(self, timeout: float | None) -> Question | None:
+        """Return the next request; None after `timeout` seconds without one (None: wait for ever), and when closed."""
+        return self._receive(timeout)
+
     def _gather(self, deadline: float | None) -> None:
         for socket in self._poll(deadline):
             self._take_one(socket)
@@ -156,6 +160,23 @@ class ZMQReplies(ReceivingChannel[Question]):
         with self._lock, contextlib.suppress(zmq.ZMQError):
             socket.send_multipart([*frames, frame], zmq.DONTWAIT)
         self._carry_out_orders()
+
+    def pause(self) -> None:
+        """Disconnect everybody, and let nobody connect until `resume`."""
+        self._order(self._unbind)
+
+    def resume(self) -> None:
+        """Let everybody connect again; `TransportError`."""
+        self._order(self._bind)
+
+    def _unbind(self) -> None:
+        for server in self._servers:  # who came in by an address is disconnected with it
+            server.socket.unbind(server.socket.getsockopt_string(zmq.LAST_ENDPOINT))
+
+    def _bind(self) -> None:
+        with translated_errors("listen again"):
+            for server in self._servers:
+                server.socket.bind(server.address)
 
     def _close_sockets(self) -> None:
         for server in self._servers:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import itertools
 import os
 import random
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from socket import AF_INET, AF_INET6, inet_pton
 from typing import Any
 
 import zmq
@@ -44,6 +44,7 @@ _RANDOM_TRIES = 100
 _PATIENCE = 0.3
 _BETWEEN_TRIES = 0.01
 _never = threading.Event()
+_this_process = os.getpid()  # kept, as a system call for each message would be 5 % of its cost
 
 # libzmq resolves names in the thread that moves the frames, so a name that takes long to resolve, which anybody may
 # announce, would hold up all connections. Those to names have a thread of their own; these are masks of threads.
@@ -81,7 +82,8 @@ def translated_errors(what: str, kind: type[_ZMQError] = _ZMQError) -> Iterator[
         if error.errno in (zmq.ENOTSOCK, zmq.ETERM):
             kind = _ConnectionLost
         # pyzmq adds the address to some texts, which is in `what` already.
-        raise kind(f"cannot {what}: {str(error.strerror).partition(' (addr=')[0]}", error) from error
+        reason = "it is stopped" if error.errno == zmq.ENOTSOCK else str(error.strerror).partition(" (addr=")[0]
+        raise kind(f"cannot {what}: {reason}", error) from error
 
 
 def get_tcp_keepalive_options() -> dict[int, int]:
@@ -91,10 +93,18 @@ def get_tcp_keepalive_options() -> dict[int, int]:
 
 def check_process(pid: int) -> None:
     """Raise `UsedAfterFork` in any other process than that."""
-    if os.getpid() != pid:
+    if _this_process != pid:
         raise UsedAfterFork(
-            f"it was opened by process {pid} and cannot be used in its child {os.getpid()}; open it there"
+            f"it was opened by process {pid} and cannot be used in its child {_this_process}; open it there"
         )
+
+
+def _note_process() -> None:
+    global _this_process
+    _this_process = os.getpid()
+
+
+os.register_at_fork(after_in_child=_note_process)
 
 
 def close_socket(socket: Socket) -> None:
@@ -173,11 +183,12 @@ def _make(kind: int, options: Mapping[int, Any] | None) -> Socket:
 
 def _is_numeric(host: str) -> bool:
     """Return whether nobody has to be asked what the host's address is."""
-    try:
-        ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return host == "localhost"
-    return True
+    address = host.strip("[]").partition("%")[0]
+    for family in (AF_INET, AF_INET6):
+        with contextlib.suppress(OSError, ValueError):
+            inet_pton(family, address)
+            return True
+    return host == "localhost"
 
 
 def _needs_security(address: str) -> bool:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import select
 import time
 from collections.abc import Mapping, Sequence
 
 import zmq
 
-from posttroll.backends.base import Peer, Received
+from posttroll.backends.base import Batch, Peer, Received
 from posttroll.backends.zmq import keeper
 from posttroll.backends.zmq.channel import ReceivingChannel
 from posttroll.backends.zmq.connection import Connection
@@ -24,15 +24,24 @@ logger = logging.getLogger(__name__)
 
 _BATCH = 200
 _MOST_WATCHED = 100
+_LONGEST_SLEEP = 5.0
 
 
-class ZMQSubscriber(ReceivingChannel[Received]):
+class ZMQSubscriber(ReceivingChannel[Batch]):
     """A subscribing channel over ZeroMQ; its peers may be open or secure, side by side."""
 
     def __init__(self, *addresses: str, topics: Sequence[bytes] = (b"",), backend: str = "unsecure_zmq") -> None:
         super().__init__()
         self._connections: dict[Peer, Connection] = {}
-        self._by_socket: dict[Socket, Connection] = {}
+        self._by_descriptor: dict[int, Connection] = {}
+        self._awake: set[Connection] = set()
+        self._all_wake_at = time.monotonic() + _LONGEST_SLEEP
+        self._is_receiving = False
+        self._will_call = False
+        # Unlike ZeroMQ's poller, it does not ask each socket before and after, which is most of what waking up takes.
+        self._descriptors = select.poll()
+        self._descriptors.register(self._bell_descriptor, select.POLLIN)
+        self._expectant: set[Connection] = set()
         self._troubles = Drops()
         for address in addresses:
             self.connect(Peer(address, backend), topics)
@@ -60,9 +69,11 @@ class ZMQSubscriber(ReceivingChannel[Received]):
         connection = Connection(peer, topics, _options(), is_watched=is_watched)
         connection.tells_connected = tell_connected
         self._connections[peer] = connection
-        for socket in connection.sockets:
-            self._by_socket[socket] = connection
-            self._poller.register(socket, zmq.POLLIN)
+        self._awake.add(connection)
+        for descriptor in connection.descriptors:
+            self._by_descriptor[descriptor] = connection
+            self._descriptors.register(descriptor, select.POLLIN)
+        self._read_monitor(connection)
 
     def disconnect(self, peer: Peer, linger: float = 0.0) -> None:
         """Disconnect, after `linger` seconds of silence; unknown peers are ignored."""
@@ -74,53 +85,125 @@ class ZMQSubscriber(ReceivingChannel[Received]):
             return
         if linger > 0:
             connection.leave(linger, time.monotonic())
+            self._expectant.add(connection)
+            self._awake.add(connection)
         else:
             self._disconnect_now(connection)
 
     def _disconnect_now(self, connection: Connection) -> None:
         del self._connections[connection.peer]
-        for socket in connection.sockets:
-            del self._by_socket[socket]
-            self._poller.unregister(socket)
+        self._expectant.discard(connection)
+        self._awake.discard(connection)
+        for descriptor in connection.descriptors:
+            del self._by_descriptor[descriptor]
+            self._descriptors.unregister(descriptor)
         connection.close()
 
-    def _gather(self, deadline: float | None) -> None:
-        """Wait for frames, and take a batch from each socket that has some."""
-        deadlines = [deadline, *(connection.next_timeout() for connection in self._connections.values())]
-        for socket in self._poll(min((moment for moment in deadlines if moment is not None), default=None)):
-            connection = self._by_socket[socket]
-            if socket is connection.monitor:
-                self._read_monitor(connection)
-            else:
-                self._drain(connection)
-        self._keep_up()
+    def receive(self, timeout: float | None) -> Received | None:
+        """Return the next frame; None after `timeout` seconds without one (None: wait for ever), and when closed."""
+        batch = self.receive_batch(timeout)
+        if batch is None:
+            return None
+        received = Received(batch.frames.pop(0), batch.peer, batch.connected)
+        if batch.frames:
+            self._ready.appendleft(batch)
+        return received
 
-    def _drain(self, connection: Connection) -> None:
-        receive, peer = connection.socket.recv, connection.peer
-        with contextlib.suppress(zmq.Again):
-            for _ in range(_BATCH):
-                self._ready.append(Received(receive(zmq.DONTWAIT), peer))
-        connection.heard(time.monotonic())
+    def receive_batch(self, timeout: float | None) -> Batch | None:
+        """Return what came from one peer; None after `timeout` seconds without anything, and when closed."""
+        self._is_receiving = True
+        try:
+            return self._receive(timeout)
+        finally:
+            self._is_receiving = False
+            if self._will_call:
+                self._will_call = False
+                keeper.call()
+
+    def _gather(self, deadline: float | None) -> None:
+        """Take frames, or wait for some until the deadline."""
+        self._take(_BATCH)
+        if self._awake:  # somebody talks without end, and others may have begun
+            self._wake_up(0.0)
+        elif not self._ready:
+            self._wake_up(deadline)
+            self._take(1)  # so that it is on its way to the application before the end of what came is looked for
+        if self._expectant:
+            self._keep_up()
+
+    def _wake_up(self, deadline: float | None) -> None:
+        """Wait until something happens at a connection; those where it does are awake from then on.
+
+        All are woken now and then: who else uses a socket may take its news, and nobody is to be deaf for that.
+        """
+        deadlines = [deadline, self._all_wake_at, *(connection.next_timeout() for connection in self._expectant)]
+        deadline = min(moment for moment in deadlines if moment is not None)
+        for descriptor in self._wait(self._descriptors.poll, deadline):
+            connection = self._by_descriptor[descriptor]
+            self._awake.add(connection)
+            if descriptor == connection.monitor_descriptor:
+                self._read_monitor(connection)
+        if (now := time.monotonic()) >= self._all_wake_at:
+            self._all_wake_at = now + _LONGEST_SLEEP
+            self._awake.update(self._connections.values())
+
+    def _take(self, most: int) -> None:
+        """Take so many frames at most from each connection that is awake.
+
+        It stays so until libzmq has said that there are no more: only then does its descriptor tell of the next.
+        """
+        for connection in list(self._awake):
+            if self._drain(connection, most):
+                self._awake.discard(connection)
+
+    def _drain(self, connection: Connection, most: int) -> bool:
+        """Take so many frames at most; return whether that was all."""
+        receive, at_once = connection.socket.recv, zmq.DONTWAIT
+        frames: list[bytes] = []
+        try:
+            while len(frames) < most:
+                frames.append(receive(at_once))
+        except zmq.Again:
+            return True
+        finally:
+            if frames:
+                self._ready.append(Batch(frames, connection.peer))
+                if connection.is_leaving:
+                    connection.heard(time.monotonic())
+        return False
 
     def _read_monitor(self, connection: Connection) -> None:
         if connection.read_monitor(time.monotonic()) and connection.tells_connected:
-            self._ready.append(Received(b"", connection.peer, connected=True))
+            self._ready.append(Batch([b""], connection.peer, connected=True))
+        if connection.next_timeout() is not None:
+            self._expectant.add(connection)
 
     def _keep_up(self) -> None:
         """Close the connections that have nothing more to say, and renew those that libzmq has given up."""
         now = time.monotonic()
-        for connection in [one for one in self._connections.values() if one.next_timeout() is not None]:
+        self._awake |= self._expectant
+        for connection in list(self._expectant):
             if connection.has_left(now):
                 self._disconnect_now(connection)
             elif connection.renew_if_lost(now) and self._troubles.add("connection lost", now):
                 logger.warning("connection to %s was cut or refused, connecting anew", connection.peer.uri)
+            elif connection.next_timeout() is None:
+                self._expectant.discard(connection)
 
-    def look_after(self) -> None:
-        """Do what else is done in the thread of the socket's user, if nobody uses it."""
+    def look_after(self) -> bool:
+        """Do what else is done in the thread of the socket's user, if nobody uses it.
+
+        Return whether somebody does, in which case the keeper is called when that ends.
+        """
+        self._will_call = True  # before the look: it ends either before that, or sees this
+        if self._is_receiving:
+            return True
+        self._will_call = False
         if self._lock.acquire(blocking=False):
             try:
                 for connection in self._connections.values():
-                    connection.socket.get(zmq.EVENTS)  # makes libzmq subscribe again after it has connected again
+                    if connection.has_frames():
+                        self._awake.add(connection)
                     self._read_monitor(connection)
                 self._keep_up()
             except zmq.ContextTerminated:
@@ -128,6 +211,7 @@ class ZMQSubscriber(ReceivingChannel[Received]):
             finally:
                 self._lock.release()
             self._carry_out_orders()
+        return False
 
     def close(self) -> None:
         """Disconnect from all."""

@@ -57,6 +57,27 @@ def test_a_channel_that_fails_does_not_end_the_care_for_others(caplog: pytest.Lo
     release(sound)
 
 
+def test_nobody_is_looked_after_while_all_channels_will_call() -> None:
+    class Waiting(Channel):
+        will_call = threading.Event()
+
+        def look_after(self) -> bool:
+            super().look_after()
+            self.will_call.set()
+            return True
+
+    waiting = Waiting()
+    keep(waiting)
+    for _ in range(3):
+        assert waiting.will_call.wait(5 * UNIT)
+        waiting.will_call.clear()
+        assert not waiting.will_call.wait(0.1)
+        keeper.call()
+
+    release(waiting)
+    assert not threads()
+
+
 def test_the_thread_ends_with_the_last_channel() -> None:
     one, other = Channel(), Channel()
     keep(one)

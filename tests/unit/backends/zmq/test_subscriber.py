@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
 import time
@@ -13,6 +14,7 @@ import zmq
 from posttroll.backends.base import Peer, Received
 from posttroll.backends.zmq import keeper
 from posttroll.backends.zmq import socket as sockets
+from posttroll.backends.zmq import subscriber as subscribers
 from posttroll.backends.zmq.publisher import ZMQPublisher
 from posttroll.backends.zmq.subscriber import ZMQSubscriber
 from posttroll.errors import ConnectionLost, TransportError
@@ -193,6 +195,23 @@ def test_a_malformed_address_leaves_nothing_behind(subscriber: ZMQSubscriber, te
     assert subscriber.receive(0) is None
 
 
+def test_news_that_somebody_else_took_are_noticed_after_a_while(
+    publisher: ZMQPublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscribers, "_LONGEST_SLEEP", 0.05)
+    with closing(ZMQSubscriber()) as subscriber:
+        connect(subscriber, publisher)
+        assert subscriber.receive(0.1) is None
+        publisher.send(b"frame")
+        socket = subscriber.addr_sub[publisher.address]
+        assert eventually(lambda: bool(int(socket.get(zmq.EVENTS)) & zmq.POLLIN), 5 * UNIT)
+
+        received = subscriber.receive(5 * UNIT)
+
+    assert received is not None
+    assert received.frame == b"frame"
+
+
 def test_a_signal_handler_may_close_the_subscriber_it_interrupts(subscriber: ZMQSubscriber) -> None:
     former = signal.signal(signal.SIGUSR1, lambda *_: subscriber.close())
     alarm = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1))
@@ -356,6 +375,20 @@ def test_what_is_published_while_nobody_receives_is_kept_even_after_the_publishe
         assert frames(subscriber) == [b"frame"]
 
 
+def test_what_comes_while_a_subscriber_is_looked_after_is_received(
+    publisher: ZMQPublisher, subscriber: ZMQSubscriber
+) -> None:
+    connect(subscriber, publisher)
+    assert subscriber.receive(0) is None
+    publisher.send(b"frame")
+    descriptor = int(subscriber.addr_sub[publisher.address].get(zmq.FD))
+    assert select.select([descriptor], [], [], 5 * UNIT)[0]
+
+    subscriber.look_after()
+
+    assert subscriber.receive(5 * UNIT) == Received(b"frame", peer(publisher))
+
+
 def test_looking_after_a_subscriber_that_receives_leaves_it_alone(subscriber: ZMQSubscriber) -> None:
     with in_background(lambda: subscriber.receive(None)) as waiting:
         assert waiting.is_pending()
@@ -364,6 +397,21 @@ def test_looking_after_a_subscriber_that_receives_leaves_it_alone(subscriber: ZM
         assert time.monotonic() - start < PROMPTLY
 
         subscriber.close()
+
+
+def test_a_subscriber_that_stops_receiving_calls_its_keeper(
+    monkeypatch: pytest.MonkeyPatch, subscriber: ZMQSubscriber
+) -> None:
+    called = threading.Event()
+    monkeypatch.setattr(keeper, "call", called.set)
+
+    with in_background(lambda: subscriber.receive(1 * UNIT)) as waiting:
+        eventually(subscriber.look_after)
+        assert not called.is_set()
+        waiting.result()
+
+    assert called.is_set()
+    assert not subscriber.look_after()
 
 
 def test_a_subscriber_is_looked_after_until_it_is_closed() -> None:
