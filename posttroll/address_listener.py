@@ -7,22 +7,16 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from posttroll.backends.base import Peer
-from posttroll.backends.registry import configured_backend
 from posttroll.errors import PosttrollError, TimedOut
-from posttroll.lookup import NameserverClient
+from posttroll.lookup import NameserverClient, open_feed
 from posttroll.message import Message
-from posttroll.protocol.addresses import host_of
 from posttroll.protocol.delivery import Delivery
-from posttroll.protocol.topics import as_prefix
-from posttroll.settings import read
 from posttroll.threads import Worker
 
 __all__ = ["AddressListener"]
 
 logger = logging.getLogger(__name__)
 
-_FEED_TOPIC = as_prefix("/address").encode()
 _LOOK_UP_TIMEOUT = 1.0
 _RETRY_AFTER = 1.0
 _LOOK_AGAIN_AFTER = 2.0
@@ -50,21 +44,17 @@ class AddressListener:
     ) -> None:
         self._subscriber = subscriber
         self._services = frozenset([services] if isinstance(services, str) else services)
-        backend, port = configured_backend(), read("address_publish_port")
         self._delivery: Delivery[Message] = Delivery(Message.decode)
         self._look_ups = [0.0]
         self._is_fed = False
         self._has_refused = False
         self._client = NameserverClient(nameserver)
-        self._feed = backend.open_subscribe()
-        self._worker = Worker("posttroll-address-listener", self._run, self._close)
         try:
-            for peer in self._client.peers:
-                feed = Peer(f"tcp://{host_of(peer.uri)}:{port}", backend.name)
-                self._feed.connect(feed, [_FEED_TOPIC], tell_connected=True)
+            self._feed = open_feed(self._client.peers)
         except BaseException:
-            self._close()
+            self._client.close()
             raise
+        self._worker = Worker("posttroll-address-listener", self._run, self._close)
 
     def start(self) -> AddressListener:
         """Start listening."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
+import os
+import resource
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -46,8 +50,13 @@ zero_seconds = timedelta(seconds=0)
 _NAME = "address_receiver"
 _ALIAS = "addresses"
 _LONGEST_WAIT = 2.0
+_QUIET = 0.01
+_PAUSE = 0.005
+_BATCH = 1000
 _WAIT_AFTER_ERROR = 1.0
 _HEARTBEAT_INTERVAL = 29
+_RESERVED_SHARE = 8
+_PAUSE_WITHOUT_ROOM = 1.0
 
 
 def get_local_ips() -> list[str]:
@@ -83,7 +92,12 @@ class AddressReceiver:
         self._multicast_enabled = multicast_enabled
         self._host = "127.0.0.1" if restrict_to_localhost else "*"
         self._max_age = max_age.total_seconds()
-        limits = Limits(read("max_addresses"), read("max_addresses_per_source"), read("max_addresses_per_service"))
+        limits = Limits(
+            read("max_addresses"),
+            read("max_addresses_per_source"),
+            read("max_addresses_per_service"),
+            read("max_addresses_per_service_and_source"),
+        )
         book = AddressBook(self._max_age, lambda: datetime.now(UTC), limits)
         self._lock = threading.Lock()  # guards the book, which others look up in
         self._book = book
@@ -133,6 +147,11 @@ class AddressReceiver:
         with self._lock:
             return self._book.look_up(name)
 
+    def get_texts(self, name: str, version: str) -> list[str]:
+        """Return the same as JSON, as a message of `version` holds it."""
+        with self._lock:
+            return self._book.look_up_texts(name, version)
+
     def process_address_message(self, data: str | bytes, pub: Publisher | NoisyPublisher) -> None:
         """Take one announcement, whoever sent it, and publish with `pub` what it changes."""
         with self._lock:
@@ -164,16 +183,22 @@ class AddressReceiver:
     def _run(
         self, worker: Worker, receiver: DatagramReceiver, feed: Publisher | NoisyPublisher, announcer: Announcer | None
     ) -> None:
+        last = -math.inf
         while not worker.stopping:
             try:
-                self._turn(receiver, feed, announcer)
+                is_news = self._turn(receiver, feed, announcer)
+                # To wake for each of thousands of announcements a second costs three times as much as to take them.
+                if not is_news and time.monotonic() - last < _QUIET:
+                    worker.wait(_PAUSE)
+                last = time.monotonic()
             except OSError as error:
                 if not worker.stopping:
                     if self._troubles.add("network", time.monotonic()):
                         logger.warning("trouble with announcements, going on: %s", error)
                     worker.wait(_WAIT_AFTER_ERROR)
 
-    def _turn(self, receiver: DatagramReceiver, feed: Publisher | NoisyPublisher, announcer: Announcer | None) -> None:
+    def _turn(self, receiver: DatagramReceiver, feed: Publisher | NoisyPublisher, announcer: Announcer | None) -> bool:
+        """Do what is due, wait for announcements, and take those that are there; return whether any was new."""
         now = time.monotonic()
         with self._lock:
             messages = self._registrar.handle_timeout(now)
@@ -186,41 +211,86 @@ class AddressReceiver:
         deadlines = [deadline, None if announcer is None else announcer.next_timeout()]
         wait = min((instant - now for instant in deadlines if instant is not None), default=_LONGEST_WAIT)
         receiver.settimeout(max(0.0, min(wait, _LONGEST_WAIT)))
-        try:
-            data, (source, _) = receiver()
-        except TimeoutError:
-            return
-        with self._lock:
-            messages = self._registrar.datagram(data, source, time.monotonic())
-        _publish(messages, feed)
+        return self._hear(receiver, feed)
+
+    def _hear(self, receiver: DatagramReceiver, feed: Publisher | NoisyPublisher) -> bool:
+        is_news = False
+        with contextlib.suppress(TimeoutError):
+            for _ in range(_BATCH):
+                data, (source, _) = receiver()
+                receiver.settimeout(0.0)
+                with self._lock:
+                    messages = self._registrar.datagram(data, source, time.monotonic())
+                _publish(messages, feed)
+                is_news = is_news or bool(messages)
+        return is_news
 
 
 getaddress = AddressReceiver
 
 
 class _RegistrationReceiver:
-    """Registrations over TCP in the form of datagrams; each is answered "ok" before anybody looks at it."""
+    """Registrations over TCP in the form of datagrams; each is answered "ok" before anybody looks at it.
+
+    When the open files run out, all who registered are disconnected for a moment, and all have the same chance to come
+    back, as a registration holds for much longer. libzmq would else be busy with failing to accept connections, and
+    no look-up would be answered.
+    """
 
     def __init__(self, channel: ReplyChannel) -> None:
         self._channel = channel
         self._timeout: float | None = None
+        self._resume_at: float | None = None
+        self._troubles = Drops()
 
     def settimeout(self, timeout: float | None) -> _RegistrationReceiver:
         self._timeout = timeout
         return self
 
     def __call__(self) -> tuple[bytes, tuple[str, int]]:
-        question = self._channel.receive(self._timeout)
+        question = self._channel.receive(self._keep_room(time.monotonic()))
         if question is None:
             raise ConnectionLost("closed") if self._channel.closed else TimeoutError("no registration in time")
         self._channel.reply(question, b"ok")
         return question.frame or b"", (question.source, 0)
+
+    def _keep_room(self, now: float) -> float | None:
+        """Keep a part of the open files for look-ups and followers; return how long to wait for a registration."""
+        if self._resume_at is not None and now >= self._resume_at:
+            self._channel.resume()
+            self._resume_at = None
+        if self._resume_at is None:
+            limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            if limit == resource.RLIM_INFINITY or _lowest_free_descriptor() < limit - limit // _RESERVED_SHARE:
+                return self._timeout
+            self._pause(now, limit)
+            self._resume_at = now + _PAUSE_WITHOUT_ROOM
+        pause = self._resume_at - now
+        return pause if self._timeout is None else min(self._timeout, pause)
+
+    def _pause(self, now: float, limit: int) -> None:
+        self._channel.pause()
+        if self._troubles.add("too few open files", now):
+            logger.error(
+                "too many connections of publishers for the %d files that may be open (ulimit -n; LimitNOFILE of a "
+                "systemd unit); they take turns",
+                limit,
+            )
 
     def wake(self) -> None:
         self._channel.close()
 
     def close(self) -> None:
         self._channel.close()
+
+
+def _lowest_free_descriptor() -> float:
+    try:
+        descriptor = os.open(os.devnull, os.O_RDONLY)
+    except OSError:
+        return math.inf
+    os.close(descriptor)
+    return descriptor
 
 
 def _compose(subject: str, type: str, data: Any) -> str:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from posttroll.backends.base import Peer
+from posttroll.backends.base import Peer, SubscribeChannel
 from posttroll.backends.registry import configured_backend
 from posttroll.errors import MessageError, RequestTimeout
 from posttroll.message import Message
-from posttroll.protocol.addresses import nameserver_uri
+from posttroll.protocol.addresses import host_of, nameserver_uri
+from posttroll.protocol.topics import as_prefix
+from posttroll.settings import read
 
-__all__ = ["Nameserver", "NameserverClient", "get_pub_address", "get_pub_addresses", "give_up"]
+__all__ = ["Nameserver", "NameserverClient", "get_pub_address", "get_pub_addresses", "give_up", "open_feed"]
 
 logger = logging.getLogger(__name__)
 
 _SUBJECT = "/oper/ns"
+_FEED_TOPIC = as_prefix("/address").encode()
 _OTHER_NAMESERVERS_GRACE = 0.2
 _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 0.5
@@ -62,6 +66,19 @@ class NameserverClient:
         """Disconnect; harmless when closed."""
         self.closed = True
         self._channel.close()
+
+
+def open_feed(nameservers: Iterable[Peer]) -> SubscribeChannel:
+    """Return a channel that tells which addresses come and go, and when it can hear of that."""
+    backend, port = configured_backend(), read("address_publish_port")
+    feed = backend.open_subscribe()
+    try:
+        for peer in nameservers:
+            feed.connect(Peer(f"tcp://{host_of(peer.uri)}:{port}", backend.name), [_FEED_TOPIC], tell_connected=True)
+    except BaseException:
+        feed.close()
+        raise
+    return feed
 
 
 def _entries(peer: Peer, reply: bytes) -> list[dict[str, Any]]:
@@ -120,7 +137,8 @@ def get_pub_addresses(
     deadline = time.monotonic() + timeout
     has_answered = False
     pause, longest_pause = _FIRST_PAUSE, min(timeout / 20, _LONGEST_PAUSE)
-    with NameserverClient(nameserver) as client, _under_way(client):
+    feed: SubscribeChannel | None = None
+    with NameserverClient(nameserver) as client, _under_way(client), ExitStack() as resources:
         while timeout > 0:
             for name in [name for name, entries in found.items() if not entries]:
                 try:
@@ -132,6 +150,18 @@ def get_pub_addresses(
             left = deadline - time.monotonic()
             if all(found.values()) or left <= 0:
                 break
+            if feed is None:
+                feed = resources.enter_context(closing(open_feed(client.peers)))
             pause = min(2 * pause, longest_pause)
-            threading.Event().wait(min(pause, left))
+            _await_news(feed, [name for name, entries in found.items() if not entries], min(pause, left))
     return list({entry["URI"]: entry for entries in found.values() for entry in entries}.values())
+
+
+def _await_news(feed: SubscribeChannel, names: Iterable[str], timeout: float) -> None:
+    """Wait until the feed can be heard, or tells of one of the services; `timeout` seconds at most."""
+    wanted = [json.dumps(name).encode() if name else b"" for name in names]
+    deadline = time.monotonic() + timeout
+    while (left := deadline - time.monotonic()) > 0:
+        received = feed.receive(left)
+        if received is None or received.connected or any(name in received.frame for name in wanted):
+            return

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -28,7 +30,7 @@ from posttroll.daemon import (
     start_detached,
     stop_holder,
 )
-from posttroll.errors import MessageError, PosttrollError, RemoteProtocolError
+from posttroll.errors import ConfigurationError, MessageError, PosttrollError, RemoteProtocolError
 from posttroll.lookup import get_pub_address, get_pub_addresses
 from posttroll.message import Message
 from posttroll.protocol.addresses import nameserver_uri
@@ -84,6 +86,15 @@ def get_active_address(name: str | None, arec: _LookUp, message_version: str = O
     """Return the reply to a request for the service `name`; `arec` is anything with a ``get(name)``."""
     entries = arec.get(name) if isinstance(name, str) else None
     return Message(_SUBJECT, "info", entries or "", version=message_version)
+
+
+def _reply(name: str | None, receiver: _LookUp, version: str) -> str:
+    """Return the text of `get_active_address`, put together from what the receiver has written already."""
+    if name is None or not isinstance(receiver, AddressReceiver):
+        return get_active_address(name, receiver, version).encode()
+    texts = receiver.get_texts(name, version)
+    head = Message(_SUBJECT, "info", version=version).encode()
+    return f"{head} application/json [{', '.join(texts)}]" if texts else head
 
 
 class NameServer:
@@ -153,9 +164,9 @@ class NameServer:
         while not self._stopping.is_set() and not channel.closed:
             question = channel.receive(None)
             if question is not None:
-                channel.reply(question, self._answer(question, receiver).encode().encode())
+                channel.reply(question, self._answer(question, receiver).encode())
 
-    def _answer(self, question: Question, receiver: _LookUp) -> Message:
+    def _answer(self, question: Question, receiver: _LookUp) -> str:
         try:
             request = read_request(question.frame)
         except (MessageError, RemoteProtocolError) as error:
@@ -163,8 +174,8 @@ class NameServer:
                 count = self._drops.counts["unusable request"]
                 source = question.source or "unknown host"
                 logger.warning("unusable request from %s: %s (%d so far)", source, error, count)
-            return get_active_address(None, receiver)
-        return get_active_address(request.service, receiver, request.version)
+            return _reply(None, receiver, OLDEST_VERSION)
+        return _reply(request.service, receiver, request.version)
 
     def _bindings(self, address: str | None) -> list[Peer]:
         """Return what to bind: a port for each backend served, but a whole URI for the own backend only."""
@@ -242,6 +253,8 @@ def _run_here(options: argparse.Namespace) -> int:
         log = setup_logging(options)
         if options.log:
             signal.signal(signal.SIGHUP, lambda *_: reopen(logging.getLogger().handlers[-1]))
+        _check_reach()
+        _allow_many_connections()
         nameserver = NameServer(multicast_enabled=not options.no_multicast, restrict_to_localhost=options.local_only)
         # Handlers that raise nothing, as an exception may get lost where the interrupted code handles another one.
         signal.signal(signal.SIGTERM, lambda *_: nameserver.stop())
@@ -250,6 +263,19 @@ def _run_here(options: argparse.Namespace) -> int:
         resources.callback(notify, "STOPPING=1")
         run(nameserver, log, lambda: _tell_ready(options))
     return 0
+
+
+def _check_reach() -> None:
+    backend = configured_backend()
+    if backend.within_process:
+        raise ConfigurationError(f"nobody could ask it: backend {backend.name!r} reaches no other process")
+
+
+def _allow_many_connections() -> None:
+    """Take all the descriptors that may be had: each publisher that registers and each follower needs one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # some systems name a limit that they do not grant
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _tell_ready(options: argparse.Namespace) -> None:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from posttroll.errors import RemoteProtocolError
+from posttroll.protocol import codec
 
 __all__ = ["AddressBook", "Change", "Limits", "Outcome", "PublisherAddress", "host_of", "nameserver_uri"]
 
 MAX_URI_LENGTH = 1024
 _KNOWN_ITEMS = {"URI", "service", "backend", "supported_message_version"}
 _MADE_HERE = {"status", "name", "receive_time"}
+_NO_EXTRA: Mapping[str, Any] = MappingProxyType({})
 _SIZE_UNIT = 1024
 _SERVICES_UNIT = 8
 
@@ -38,7 +43,7 @@ def host_of(uri: str) -> str:
     return parts["host"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PublisherAddress:
     """Where a publisher is, and of which services. `extra` is what else its announcement says."""
 
@@ -47,7 +52,7 @@ class PublisherAddress:
     backend: str | None = None
     version: str | None = None
     name: str = "address"
-    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    extra: Mapping[str, Any] = field(default_factory=lambda: _NO_EXTRA, hash=False)
 
     @classmethod
     def from_data(cls, data: object, name: str = "address") -> PublisherAddress:
@@ -59,8 +64,8 @@ class PublisherAddress:
             services=_read_services(data.get("service")),
             backend=_read_optional_text(data, "backend"),
             version=_read_optional_text(data, "supported_message_version"),
-            name=name,
-            extra={key: value for key, value in data.items() if key not in _KNOWN_ITEMS | _MADE_HERE},
+            name=sys.intern(name),
+            extra={key: value for key, value in data.items() if key not in _KNOWN_ITEMS | _MADE_HERE} or _NO_EXTRA,
         )
 
     def as_data(self) -> dict[str, Any]:
@@ -92,11 +97,10 @@ def _read_optional_text(data: dict[str, Any], key: str) -> str | None:
     value = data.get(key)
     if value is not None and not isinstance(value, str):
         raise RemoteProtocolError(f"{key} is not a text")
-    return value
+    return None if value is None else sys.intern(value)
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """How many addresses are kept: in all, of one source, of one service, and of one service from one source.
 
     In all and of one source, an address with a long announcement or many services counts as several.
@@ -129,40 +133,105 @@ _REFRESHED = Change(Outcome.REFRESHED)
 _OVERRULED = Change(Outcome.OVERRULED)
 
 
-@dataclass(slots=True)
 class _Entry:
-    address: PublisherAddress
-    source: str
-    cost: int
-    heard: float
-    received: datetime
-    confirmed: bool = False
+    __slots__ = ("address", "confirmed", "cost", "fingerprint", "head", "heard", "received", "source")
 
-    def shares(self) -> Iterator[tuple[tuple[str, str], int]]:
-        """Give the key of each group it belongs to, and what it costs there."""
-        yield ("total", ""), self.cost
-        yield ("source", self.source), self.cost
-        for service in dict.fromkeys(self.address.services):
-            yield ("service", service), 1
-            yield ("service and source", f"{self.source} {service}"), 1
+    def __init__(self, address: PublisherAddress, source: str, cost: int, heard: float, received: datetime) -> None:
+        self.address = address
+        self.source = source
+        self.cost = cost
+        self.heard = heard
+        self.received = received
+        self.fingerprint: int | None = None
+        self.confirmed = False
+        # Each message version has its own way to write moments; they can only be in the extra items.
+        self.head = "" if self.address.extra else self._written(codec.NEWEST_VERSION)
 
     def as_data(self) -> dict[str, Any]:
-        return {
-            **self.address.as_data(),
-            "status": True,
-            "name": self.address.name,
-            "receive_time": self.received.isoformat(),
-        }
+        return {**self._lasting_data(), "receive_time": self.received.isoformat()}
+
+    def as_text(self, version: str) -> str:
+        return f'{self.head or self._written(version)}, "receive_time": "{self.received.isoformat()}"}}'
+
+    def _written(self, version: str) -> str:
+        _, body = codec.encode_body(version, self._lasting_data())
+        return body[body.index("{") : -1]
+
+    def _lasting_data(self) -> dict[str, Any]:
+        return {**self.address.as_data(), "status": True, "name": self.address.name}
 
 
-@dataclass(slots=True)
-class _Group:
-    """The URIs of the entries that share a limit; those heard only once also apart, eldest first."""
+class _LargeGroup:
+    """Entries that share a limit; all it does takes the same time however many there are."""
 
-    members: dict[str, None] = field(default_factory=dict)
-    unconfirmed: dict[str, None] = field(default_factory=dict)
-    cost: int = 0
-    confirmed_cost: int = 0
+    __slots__ = ("confirmed_cost", "cost", "unconfirmed")
+
+    def __init__(self) -> None:
+        self.cost = self.confirmed_cost = 0
+        self.unconfirmed: dict[_Entry, None] = {}
+
+    def add(self, entry: _Entry, cost: int) -> None:
+        self.cost += cost
+        self.unconfirmed[entry] = None
+
+    def confirm(self, entry: _Entry, cost: int) -> None:
+        self.confirmed_cost += cost
+        del self.unconfirmed[entry]
+
+    def remove(self, entry: _Entry, cost: int) -> None:
+        self.cost -= cost
+        if entry.confirmed:
+            self.confirmed_cost -= cost
+        else:
+            del self.unconfirmed[entry]
+
+    def eldest_unconfirmed(self) -> _Entry:
+        return next(iter(self.unconfirmed))
+
+
+class _SmallGroup:
+    """The same for entries that cost 1 each; there are several such groups for each entry, so they have to be light."""
+
+    __slots__ = ("confirmed_cost", "members")
+
+    def __init__(self) -> None:
+        self.members: tuple[_Entry, ...] = ()
+        self.confirmed_cost = 0
+
+    @property
+    def cost(self) -> int:
+        return len(self.members)
+
+    def add(self, entry: _Entry, cost: int) -> None:
+        self.members += (entry,)
+
+    def confirm(self, entry: _Entry, cost: int) -> None:
+        self.confirmed_cost += cost
+
+    def remove(self, entry: _Entry, cost: int) -> None:
+        place = self.members.index(entry)
+        self.members = self.members[:place] + self.members[place + 1 :]
+        if entry.confirmed:
+            self.confirmed_cost -= cost
+
+    def eldest_unconfirmed(self) -> _Entry:
+        return next(member for member in self.members if not member.confirmed)
+
+
+_Group = _LargeGroup | _SmallGroup
+
+
+class _Share(NamedTuple):
+    """An entry's membership in a group: where that is found, what the entry costs in it, and the group's limit."""
+
+    table: str
+    key: str
+    cost: int
+    limit: int
+
+    @property
+    def new_group(self) -> _Group:
+        return _SmallGroup() if self.table.startswith("service") else _LargeGroup()
 
 
 class AddressBook:
@@ -170,40 +239,47 @@ class AddressBook:
 
     When there is no room for a newcomer, the eldest entry that was heard only once gives way; entries that were
     confirmed by a second announcement stay. What the very host that an address names says of it overrules what others
-    say.
+    say. An announcement can be given a `fingerprint` to be known again by.
     """
 
     def __init__(self, max_age: float, wall_clock: Callable[[], datetime], limits: Limits | None = None) -> None:
-        limits = limits or Limits()
         self._max_age = max_age
         self._wall_clock = wall_clock
-        self._limits = {
-            "total": limits.total,
-            "source": limits.per_source,
-            "service": limits.per_service,
-            "service and source": limits.per_service_and_source,
-        }
-        self._entries: dict[str, _Entry] = {}  # in the order in which they were last heard
-        self._groups: dict[tuple[str, str], _Group] = {}
+        self._limits = limits or Limits()
+        self._entries: dict[str, _Entry] = {}  # in the order in which they were added
+        self._by_age: OrderedDict[str, _Entry] = OrderedDict()  # in the order in which they were last heard
+        self._by_fingerprint: dict[int, _Entry] = {}
+        self._groups: dict[str, dict[str, _Group]] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def heard(self, address: PublisherAddress, source: str, now: float, size: int = 0) -> Change:
+    def heard_again(self, fingerprint: int, now: float) -> bool:
+        """Take note of an announcement if it is the last one of a known address; return whether it is."""
+        entry = self._by_fingerprint.get(fingerprint)
+        if entry is not None:
+            self._refresh(entry, now)
+        return entry is not None
+
+    def heard(
+        self, address: PublisherAddress, source: str, now: float, size: int = 0, fingerprint: int | None = None
+    ) -> Change:
         """Take note of an announcement of `size` bytes that came from the host `source`."""
         known = self._entries.get(address.uri)
-        if known is not None and (known.address is address or known.address == address):
+        if known is not None and known.address == address:
             self._refresh(known, now)
+            self._mark(known, fingerprint)
             return _REFRESHED
         if known is not None and known.source == host_of(address.uri) != source:
             return _OVERRULED
         former = () if known is None else (self._forget(known),)
         cost = 1 + size // _SIZE_UNIT + len(address.services) // _SERVICES_UNIT
-        entry = _Entry(address, source, cost, now, self._wall_clock())
+        entry = _Entry(address, sys.intern(source), cost, now, self._wall_clock())
         if not self._can_make_room(entry):
             return Change(Outcome.REFUSED, former)
         gone = *self._lost_services(former, address), *self._make_room(entry)
         self._enter(entry)
+        self._mark(entry, fingerprint)
         return Change(Outcome.CHANGED if former else Outcome.ADDED, gone)
 
     def goodbye(self, uri: str, source: str) -> PublisherAddress | None:
@@ -214,7 +290,7 @@ class AddressBook:
     def expire(self, now: float) -> list[PublisherAddress]:
         """Forget the addresses not heard of within the maximal age; return them."""
         expired = []
-        for entry in self._entries.values():
+        for entry in self._by_age.values():
             if now - entry.heard < self._max_age:
                 break
             expired.append(entry)
@@ -222,58 +298,79 @@ class AddressBook:
 
     def next_timeout(self) -> float | None:
         """Return when the next address would have reached the maximal age."""
-        eldest = next(iter(self._entries.values()), None)
+        eldest = next(iter(self._by_age.values()), None)
         return None if eldest is None else eldest.heard + self._max_age
 
     def look_up(self, service: str = "") -> list[dict[str, Any]]:
         """Return the entries of a service, of all with "", as a nameserver's reply holds them."""
-        group = self._groups.get(("total", "") if service == "" else ("service", service))
-        return [] if group is None else [self._entries[uri].as_data() for uri in group.members]
+        return [entry.as_data() for entry in self._of(service)]
+
+    def look_up_texts(self, service: str, version: str) -> list[str]:
+        """Return the same entries as a message of `version` writes them."""
+        return [entry.as_text(version) for entry in self._of(service)]
+
+    def _of(self, service: str) -> Iterable[_Entry]:
+        if service == "":
+            return self._entries.values()
+        group = self._find("service", service)
+        return group.members if isinstance(group, _SmallGroup) else ()
 
     def _refresh(self, entry: _Entry, now: float) -> None:
-        uri = entry.address.uri
         entry.heard, entry.received = now, self._wall_clock()
-        del self._entries[uri]
-        self._entries[uri] = entry
+        self._by_age.move_to_end(entry.address.uri)
         if not entry.confirmed:
             entry.confirmed = True
-            for key, cost in entry.shares():
-                group = self._groups[key]
-                del group.unconfirmed[uri]
-                group.confirmed_cost += cost
+            for share in self._shares(entry):
+                self._groups[share.table][share.key].confirm(entry, share.cost)
+
+    def _shares(self, entry: _Entry) -> Iterator[_Share]:
+        yield _Share("total", "", entry.cost, self._limits.total)
+        yield _Share("source", entry.source, entry.cost, self._limits.per_source)
+        from_source = f"service from {entry.source}"
+        for service in dict.fromkeys(entry.address.services):
+            yield _Share("service", service, 1, self._limits.per_service)
+            yield _Share(from_source, service, 1, self._limits.per_service_and_source)
+
+    def _find(self, table: str, key: str) -> _Group | None:
+        return self._groups.get(table, {}).get(key)
 
     def _can_make_room(self, entry: _Entry) -> bool:
-        for key, cost in entry.shares():
-            group = self._groups.get(key)
-            confirmed = 0 if group is None else group.confirmed_cost
-            if confirmed + cost > self._limits[key[0]]:
+        for table, key, cost, limit in self._shares(entry):
+            group = self._find(table, key)
+            if (0 if group is None else group.confirmed_cost) + cost > limit:
                 return False
         return True
 
     def _make_room(self, entry: _Entry) -> Iterator[PublisherAddress]:
-        for key, cost in entry.shares():
-            while (group := self._groups.get(key)) and group.cost + cost > self._limits[key[0]]:
-                yield self._forget(self._entries[next(iter(group.unconfirmed))])
+        for table, key, cost, limit in self._shares(entry):
+            while (group := self._find(table, key)) and group.cost + cost > limit:
+                yield self._forget(group.eldest_unconfirmed())
+
+    def _mark(self, entry: _Entry, fingerprint: int | None) -> None:
+        if entry.fingerprint is not None:
+            self._by_fingerprint.pop(entry.fingerprint, None)
+        entry.fingerprint = fingerprint
+        if fingerprint is not None:
+            self._by_fingerprint[fingerprint] = entry
 
     def _enter(self, entry: _Entry) -> None:
         uri = entry.address.uri
-        self._entries[uri] = entry
-        for key, cost in entry.shares():
-            group = self._groups.setdefault(key, _Group())
-            group.members[uri] = group.unconfirmed[uri] = None
-            group.cost += cost
+        self._entries[uri] = self._by_age[uri] = entry
+        for share in self._shares(entry):
+            table = self._groups.setdefault(share.table, {})
+            table.setdefault(share.key, share.new_group).add(entry, share.cost)
 
     def _forget(self, entry: _Entry) -> PublisherAddress:
         uri = entry.address.uri
-        del self._entries[uri]
-        for key, cost in entry.shares():
-            group = self._groups[key]
-            del group.members[uri]
-            group.unconfirmed.pop(uri, None)
-            group.cost -= cost
-            group.confirmed_cost -= cost if entry.confirmed else 0
-            if not group.members:
-                del self._groups[key]
+        del self._entries[uri], self._by_age[uri]
+        self._mark(entry, None)
+        for share in self._shares(entry):
+            table = self._groups[share.table]
+            table[share.key].remove(entry, share.cost)
+            if not table[share.key].cost:
+                del table[share.key]
+            if not table:
+                del self._groups[share.table]
         return entry.address
 
     @staticmethod

@@ -40,10 +40,9 @@ MAX_DATAGRAM = 65_507
 _SUBJECT = "/address"
 _MAX_DEPTH = 20
 _FIRST_GAP = 0.1
-_LONGEST_CACHED = 2048
 _MOST_LINES = 300
 _LINES_INTERVAL = 60.0
-_FEWEST_CACHED = 1000
+_MOST_REFUSED = 10_000
 _REFUSALS = {Outcome.REFUSED: "too many addresses", Outcome.OVERRULED: "another host's address"}
 
 Compose = Callable[[str, str, Any], str]
@@ -92,8 +91,9 @@ class Announcer:
 
 
 class _Announcement(NamedTuple):
-    fields: codec.Fields
+    type: str
     address: PublisherAddress
+    addition: str
 
 
 class _Chronicle:
@@ -125,8 +125,8 @@ class Registrar:
         self._book = book
         self._compose = compose
         self._accepts = accepts
-        self._cache: dict[str | bytes, _Announcement] = {}
         self._chronicle = _Chronicle()
+        self._without_room: set[int] = set()
         self.drops = drops or Drops()
 
     def datagram(self, data: str | bytes, source: str, now: float) -> list[str]:
@@ -138,24 +138,32 @@ class Registrar:
 
     def announcement(self, data: str | bytes, source: str, now: float) -> list[str]:
         """Take an announcement or a goodbye; return the messages to publish."""
+        # A publisher repeats its announcement to the byte, so most of them need not be read again; their keyed hashes
+        # take a tenth of the memory that they would.
+        fingerprint = hash(data)
+        if self._book.heard_again(fingerprint, now):
+            return []
+        if fingerprint in self._without_room:
+            self._drop(_REFUSALS[Outcome.REFUSED], source, now)
+            return []
         try:
-            announcement = self._cache.get(data) or self._read(data)
+            kind, address, addition = _read_announcement(data)
         except (MessageError, RemoteProtocolError) as error:
             self._drop("unusable announcement", source, now, str(error))
             return []
-        fields, address = announcement
-        if fields.type == GOODBYE:
+        if kind == GOODBYE:
             return self._take_leave(address, source, now)
-        change = self._book.heard(address, source, now, len(data))
+        change = self._book.heard(address, source, now, len(data), fingerprint)
         if change.outcome is Outcome.REFRESHED:
             return []
+        self._note_room(change.outcome, fingerprint)
         if reason := _REFUSALS.get(change.outcome):
             self._drop(reason, source, now, address.uri)
             return self._removals(change.removed, "no room for it", now)
         verb = "new" if change.outcome is Outcome.ADDED else "changed"
         self._chronicle.tell(now, "%s: %s, announced by %s", verb, _described(address), source or "this process")
         gone = "replaced" if change.outcome is Outcome.CHANGED else "gave way"
-        return [*self._removals(change.removed, gone, now), _addition(announcement)]
+        return [*self._removals(change.removed, gone, now), addition]
 
     def handle_timeout(self, now: float) -> list[str]:
         """Forget the addresses not heard of any more; return the messages to publish."""
@@ -165,14 +173,12 @@ class Registrar:
         """Return when to call `handle_timeout`; None while there is nothing to forget."""
         return self._book.next_timeout()
 
-    def _read(self, data: str | bytes) -> _Announcement:
-        announcement = _read_announcement(data)
-        # A publisher repeats its announcement to the byte, so most of them need not be read again.
-        if announcement.fields.type == ANNOUNCEMENT and len(data) <= _LONGEST_CACHED:
-            if len(self._cache) > max(2 * len(self._book), _FEWEST_CACHED):
-                self._cache.clear()
-            self._cache[data] = announcement
-        return announcement
+    def _note_room(self, outcome: Outcome, fingerprint: int) -> None:
+        """Remember what there is no room for, until something changes: to read it takes ten times as long."""
+        if outcome is not Outcome.REFUSED or len(self._without_room) >= _MOST_REFUSED:
+            self._without_room.clear()
+        if outcome is Outcome.REFUSED:
+            self._without_room.add(fingerprint)
 
     def _take_leave(self, address: PublisherAddress, source: str, now: float) -> list[str]:
         gone = self._book.goodbye(address.uri, source)
@@ -183,6 +189,8 @@ class Registrar:
 
     def _removals(self, addresses: Iterable[PublisherAddress], reason: str, now: float) -> list[str]:
         addresses = list(addresses)
+        if addresses:
+            self._without_room.clear()
         for address in addresses:
             self._chronicle.tell(now, "gone: %s, %s", _described(address), reason)
         return [
@@ -209,15 +217,10 @@ def _read_announcement(data: str | bytes) -> _Announcement:
     if fields.type not in (ANNOUNCEMENT, GOODBYE) or not fields.subject.lower().startswith(_SUBJECT):
         raise RemoteProtocolError(f"message {fields.subject[:60]!r} {fields.type[:60]!r} is no announcement")
     name = fields.subject.split("/")[1]
-    announcement = _Announcement(fields, PublisherAddress.from_data(fields.data, name))
-    _addition(announcement)
-    return announcement
-
-
-def _addition(announcement: _Announcement) -> str:
-    fields, address = announcement
-    data = {**address.as_data(), "status": True}
-    return codec.encode(fields.subject, fields.type, fields.sender, fields.time, None, data)
+    address = PublisherAddress.from_data(fields.data, name)
+    entry = {**address.as_data(), "status": True}
+    addition = codec.encode(fields.subject, fields.type, fields.sender, fields.time, None, entry)
+    return _Announcement(fields.type, address, addition)
 
 
 class Request(NamedTuple):

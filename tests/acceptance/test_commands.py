@@ -139,6 +139,13 @@ SETTINGS = {
 }
 
 
+@pytest.mark.parametrize("arguments", [[], ["--no-multicast"]])
+def test_a_backend_that_reaches_no_other_process_is_refused(site: Site, arguments: list[str]) -> None:
+    process = site.nameserver(*arguments, backend="memory")
+
+    _await_failure(process, "'memory'", "no other process")
+
+
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_bad_setting_is_told_in_one_line_that_names_it(site: Site, setting: str) -> None:
     process = site.nameserver(**{setting: SETTINGS[setting]})

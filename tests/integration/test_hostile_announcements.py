@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+import resource
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import zmq
 
 from posttroll.message_broadcaster import sendaddress
 from posttroll.ns import get_pub_address, get_pub_addresses
@@ -237,6 +240,42 @@ def test_announcements_as_long_as_can_be_fill_no_memory(network: Network, raw_pe
 
         assert Footprint.of(daemon.pid).memory < before.memory + 100 * 2**20
         assert_publishers_are_found(nameservers=["localhost"])
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="the limit of a process is set in the way of Linux")
+def test_more_registering_publishers_than_open_files_take_turns_and_look_ups_find_room(
+    network: Network, raw_peer: RawPeer, tmp_path: Path
+) -> None:
+    with nameserver_process(tmp_path, "--no-multicast") as daemon:
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (100, 100))
+        dealers = [raw_peer.dealer(network.announcements) for _ in range(90)]
+
+        def are_all_known() -> bool:
+            for number, dealer in enumerate(dealers):
+                with suppress(zmq.Again):
+                    dealer.send_multipart([b"", announcement(f"tcp://127.0.0.1:{number + 1}")], zmq.DONTWAIT)
+            with suppress(AssertionError):
+                return eventually(lambda: len(get_pub_address("evil", FOUND_WITHIN)) == len(dealers), 0.2 * UNIT)
+            return False
+
+        eventually(are_all_known, 30 * UNIT)
+
+        assert daemon.log.read_text().count("they take turns") == 1
+
+
+def test_what_a_burst_of_announcements_loses_the_next_ones_make_up_for(network: Network, tmp_path: Path) -> None:
+    texts = [announcement(f"tcp://127.0.0.1:{number}", service=[f"service {number}"]) for number in range(9000)]
+    with nameserver_process(tmp_path):
+        shout = datagrams(network.announcements)
+
+        def are_all_known() -> bool:
+            for text in texts:
+                shout(text)
+            return eventually(lambda: len(get_pub_address("", FOUND_WITHIN)) == len(texts), UNIT)
+
+        with suppress(AssertionError):
+            are_all_known()
+        assert are_all_known()
 
 
 def test_a_stranger_cannot_say_goodbye_for_a_publisher(discovery: Discovery) -> None:

@@ -3,8 +3,9 @@ import random
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -16,13 +17,15 @@ from posttroll.backends.registry import find_backend
 from posttroll.bbmcast import MulticastSender
 from posttroll.errors import BindFailed, ConfigurationError, UnknownBackend
 from posttroll.message import Message
-from posttroll.message_broadcaster import DesignatedReceiversSender
+from posttroll.message_broadcaster import AddressServiceBroadcaster, DesignatedReceiversSender
 from posttroll.settings import config
 from posttroll.subscriber import Subscriber
 from tests.fixtures.network import Network
 from tests.fixtures.waiting import UNIT, eventually
 
 URI = "tcp://10.0.0.1:9000"
+
+_LISTENING = "0A"
 
 
 def announcement(uri: str = URI, type: str = "info") -> str:
@@ -312,3 +315,31 @@ def test_looking_up_and_hearing_at_the_same_time_is_safe(announce: Callable[[str
             announce(announcement(f"tcp://10.0.0.1:{number}"))
             receiver.get()
         eventually(lambda: len(receiver.get()) > 100)
+
+
+def _connections_to(port: int) -> set[str]:
+    """Return the other ends of the connections to a port of this host, also of those that are over."""
+    rows = (row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return {remote for _, local, remote, state, *_ in rows if local.endswith(f":{port:04X}") and state != _LISTENING}
+
+
+def _note_times(receiver: AddressReceiver, times: set[str]) -> set[str]:
+    times.update(entry["receive_time"] for entry in receiver.get("viirs"))
+    return times
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="connections are counted in the way of Linux")
+def test_publishers_that_register_keep_their_connections(network: Network) -> None:
+    names = [f"publisher {number}" for number in range(10)]
+    with listening(multicast_enabled=False) as receiver, ExitStack() as stack:
+        for name in names:
+            broadcaster = AddressServiceBroadcaster(name, f"{URI[:-1]}{name[-1]}", ["viirs"], 0.02, ["127.0.0.1"])
+            stack.callback(broadcaster.start().stop)
+        eventually(lambda: len(receiver.get("viirs")) == len(names))
+        before = _connections_to(network.announcements)
+        times: set[str] = set()
+
+        eventually(lambda: len(_note_times(receiver, times)) > 10 * len(names))
+
+        assert _connections_to(network.announcements) == before
+        assert len(before) == len(names)

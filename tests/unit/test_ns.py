@@ -8,19 +8,21 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from posttroll import ns
+from posttroll import lookup, ns
+from posttroll.address_receiver import AddressReceiver
 from posttroll.backends.base import Peer, ReplyChannel
 from posttroll.backends.registry import find_backend
 from posttroll.errors import BindFailed, UnknownBackend
 from posttroll.lookup import NameserverClient, get_pub_address, get_pub_addresses
 from posttroll.message import Message
 from posttroll.ns import NameServer, get_active_address
-from posttroll.publisher import Publish
+from posttroll.publisher import Publish, Publisher
 from posttroll.settings import config
 from tests.fixtures.background import in_background
 from tests.fixtures.keys import Keys
@@ -107,6 +109,25 @@ def test_a_publisher_that_comes_while_asking_is_found_soon(network: Network) -> 
         table["avhrr"] = [AVHRR]
 
         assert call.result(2 * UNIT) == [VIIRS, AVHRR]
+
+
+def test_a_waiting_look_up_is_told_of_a_newcomer_by_the_address_feed(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookup, "_FIRST_PAUSE", 100.0)
+    monkeypatch.setattr(lookup, "_LONGEST_PAUSE", 100.0)
+    table: dict[str, list[Any]] = {}
+    with (
+        closing(Publisher(f"tcp://127.0.0.1:{network.addresses}").start()) as feed,
+        serving(table),
+        in_background(lambda: get_pub_addresses(["avhrr"], timeout=2000)) as call,
+    ):
+        assert feed.wait_for_subscriber("/address", 5 * UNIT)
+        assert call.is_pending(0.2)
+        table["avhrr"] = [AVHRR]
+        feed.send(Message("/address/avhrr", "info", AVHRR))
+
+        assert call.result(5 * UNIT) == [AVHRR]
 
 
 @pytest.mark.usefixtures("network")
@@ -198,6 +219,26 @@ def test_an_unusable_request_is_answered_too(frame: bytes, network: Network, ser
 @pytest.mark.parametrize("name", ["modis", None, 0, ["viirs"]])
 def test_an_unknown_name_is_answered_with_nothing(name: Any) -> None:
     assert get_active_address(name, TABLE, "v1.2").data == ""
+
+
+@pytest.mark.parametrize("version", ["v1.01", "v1.2"])
+@pytest.mark.parametrize("service", ["viirs", "modis", ""])
+def test_a_reply_put_together_from_kept_texts_is_the_one_freshly_written(
+    service: str, version: str, network: Network
+) -> None:
+    request = Message("/oper/ns", "request", {"service": service}, version=version).encode().encode()
+    receiver = AddressReceiver()
+    with closing(Publisher(f"tcp://127.0.0.1:{network.addresses}").start()) as feed:
+        for number, extra in enumerate([{}, {"since": datetime(2026, 3, 1, tzinfo=UTC), "site": "Norrköping"}]):
+            data = {"URI": f"tcp://10.0.0.1:{number}", "service": ["viirs", f"{number}"], **extra}
+            receiver.process_address_message(Message("/address/viirs", "info", data).encode(), feed)
+
+    with serving(receiver):
+        reply = reply_to(request, network).decode()
+
+    fresh = get_active_address(service, receiver, version).encode()
+    assert reply.partition(" application/json")[1:] == fresh.partition(" application/json")[1:]
+    assert reply.count("Norrk") == (service != "modis")
 
 
 def test_an_unknown_backend_is_refused_at_construction() -> None:

@@ -1,10 +1,13 @@
+import itertools
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from posttroll.errors import RemoteProtocolError
+from posttroll.protocol import codec
 from posttroll.protocol.addresses import AddressBook, Limits, Outcome, PublisherAddress, host_of, nameserver_uri
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -351,3 +354,88 @@ def test_the_book_agrees_with_itself_whatever_happens(
             offered = {uri for uri, known in expected.items() if service in known.services}
             assert set(uris(book, service)) == offered
             assert len(offered) <= 2
+
+
+SERVICES = st.lists(st.sampled_from(["a", "b", "c"]), max_size=3)
+EXTRA = st.dictionaries(
+    st.sampled_from(["site", "über"]), st.text(max_size=5) | st.integers() | st.just([NOON]), max_size=2
+)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), SERVICES, EXTRA), max_size=10), st.sampled_from(["v1.01", "v1.2"]))
+def test_entries_that_were_written_beforehand_are_those_that_a_message_would_write(
+    announced: list[tuple[int, list[str], dict[str, Any]]], version: str
+) -> None:
+    moments = (NOON + timedelta(seconds=number, microseconds=number % 2) for number in itertools.count())
+    book = AddressBook(600.0, lambda: next(moments))
+    for now, (number, services, extra) in enumerate(announced):
+        book.heard(PublisherAddress(f"tcp://h:{number}", tuple(services), extra=extra), "h", now)
+
+    for service in ("", "a", "b", "c"):
+        _, written = codec.encode_body(version, book.look_up(service))
+        assert f" application/json [{', '.join(book.look_up_texts(service, version))}]" == written
+
+
+def test_a_repeated_announcement_is_known_by_its_fingerprint() -> None:
+    book = make_book(max_age=600.0)
+    book.heard(VIIRS, "10.0.0.1", now=0.0, fingerprint=1)
+    book.heard(AVHRR, "10.0.0.2", now=0.0, fingerprint=2)
+
+    assert book.heard_again(1, now=10.0)
+    assert not book.heard_again(3, now=10.0)
+    assert book.expire(now=600.0) == [AVHRR]
+    assert not book.heard_again(2, now=601.0)
+
+
+def test_only_the_last_announcement_of_an_address_is_known_by_its_fingerprint() -> None:
+    book = make_book()
+    book.heard(VIIRS, "10.0.0.1", now=0.0, fingerprint=1)
+    book.heard(VIIRS, "10.0.0.1", now=1.0, fingerprint=2)
+    same, other = book.heard_again(2, now=2.0), book.heard_again(1, now=2.0)
+    book.heard(PublisherAddress(VIIRS.uri, ("modis",)), "10.0.0.1", now=3.0, fingerprint=3)
+
+    assert (same, other) == (True, False)
+    assert (book.heard_again(2, now=4.0), book.heard_again(3, now=4.0)) == (False, True)
+    assert uris(book) == [VIIRS.uri]
+
+
+def test_a_fingerprint_is_forgotten_with_the_goodbye() -> None:
+    book = make_book()
+    book.heard(VIIRS, "10.0.0.1", now=0.0, fingerprint=1)
+
+    book.goodbye(VIIRS.uri, "10.0.0.1")
+
+    assert not book.heard_again(1, now=1.0)
+
+
+def test_being_heard_again_confirms_an_entry() -> None:
+    book = make_book(total=1)
+    book.heard(VIIRS, "10.0.0.1", now=0.0, fingerprint=1)
+    book.heard_again(1, now=1.0)
+
+    assert book.heard(AVHRR, "10.0.0.2", now=2.0).outcome is Outcome.REFUSED
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=60))
+def test_addresses_expire_in_the_order_in_which_they_were_last_heard(numbers: list[int]) -> None:
+    book = make_book(max_age=100.0)
+    for now, number in enumerate(numbers):
+        book.heard(numbered(number), "10.9.9.9", now, fingerprint=number)
+
+    expected = list(reversed(dict.fromkeys(reversed(numbers))))
+    for number in expected:
+        deadline = book.next_timeout()
+        assert deadline is not None
+        assert book.expire(deadline) == [numbered(number)]
+    assert book.next_timeout() is None
+
+
+def test_all_is_forgotten_with_the_last_entry() -> None:
+    book = make_book(max_age=10.0)
+    for number in range(20):
+        address = PublisherAddress(f"tcp://h:{number}", ("all", f"{number}"))
+        book.heard(address, f"10.0.0.{number % 3}", now=0.0, fingerprint=number)
+
+    book.expire(now=10.0)
+
+    assert len(book) == len(book._groups) == len(book._by_fingerprint) == 0

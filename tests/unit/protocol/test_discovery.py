@@ -142,7 +142,7 @@ def test_ever_new_announcements_do_not_fill_the_memory() -> None:
         registrar.datagram(announcement(f"tcp://10.0.0.1:{number}"), "10.0.0.1", now=0.0)
 
     assert len(book) == 10
-    assert len(registrar._cache) <= 1001
+    assert len(book._by_fingerprint) == 10
 
 
 @pytest.mark.parametrize("service", ["viirs", ["viirs"]])
@@ -203,6 +203,22 @@ def test_addresses_without_room_are_counted() -> None:
     assert registrar.datagram(announcement("tcp://h:2"), "h", now=2.0) == []
     assert registrar.drops.counts == {"too many addresses": 1}
     assert len(book) == 1
+
+
+def test_an_address_without_room_is_read_again_only_when_there_may_be_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    registrar, book = registrar_and_book(total=1)
+    for _ in range(2):
+        registrar.datagram(announcement("tcp://h:1"), "10.0.0.1", now=0.0)
+    registrar.datagram(announcement("tcp://h:2"), "10.0.0.1", now=0.0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(codec, "decode", None)
+        registrar.datagram(announcement("tcp://h:2"), "10.0.0.1", now=1.0)
+    registrar.datagram(goodbye("tcp://h:1"), "10.0.0.1", now=2.0)
+    registrar.datagram(announcement("tcp://h:2"), "10.0.0.1", now=3.0)
+
+    assert registrar.drops.counts == {"too many addresses": 2}
+    assert [entry["URI"] for entry in book.look_up()] == ["tcp://h:2"]
 
 
 def test_only_accepted_hosts_are_listened_to() -> None:
