@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 COVERAGE ?= on
+# Further arguments of the benchmark, such as `--only rates`.
+BENCH ?=
 # Most tests wait for other processes, so more of them than there are cores can run at a time.
 WORKERS ?= 4
 
@@ -16,7 +18,7 @@ SOURCES := $(shell find posttroll -name '*.py') pyproject.toml
 # Older versions of pip do not know dependency groups.
 PIP := pip>=25.1
 
-.PHONY: setup demo test test-fast check docs bench clean
+.PHONY: setup demo test test-fast check docs bench bench-quick clean
 
 setup: $(READY)
 
@@ -61,7 +63,10 @@ docs: $(READY)
 	$(VENV)/bin/python doc/check_examples.py
 
 bench: $(READY)
-	set -e; for program in bench/*.py; do $(VENV)/bin/python $$program; done
+	$(VENV)/bin/python -m bench $(BENCH)
+
+bench-quick: $(READY)
+	$(VENV)/bin/python -m bench --quick $(BENCH)
 
 clean:
 	rm -rf .venv* build dist doc/build .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

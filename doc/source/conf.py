@@ -14,7 +14,7 @@ project_copyright = author
 version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.doctest", "generated"]
-exclude_patterns = ["_extensions"]
+exclude_patterns = ["_extensions", "explanation/performance_table.md"]
 root_doc = "index"
 
 html_theme = "furo"

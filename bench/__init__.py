@@ -1,0 +1,1 @@
+"""Throughput, latency and scale of this package, beside released versions and other systems."""

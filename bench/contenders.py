@@ -1,0 +1,168 @@
+"""Who is measured: this package, released versions, the bare sockets, and other systems."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import zmq.auth
+
+from bench import environments
+from bench.harness import Contender, Unavailable
+from bench.servers import SERVERS, running
+
+__all__ = [
+    "BROKERS",
+    "DROPPING",
+    "FED_RAW",
+    "FROM_RELEASED",
+    "LISTENER",
+    "MEMORY",
+    "ORJSON",
+    "OURS",
+    "PEERS",
+    "POLLED",
+    "RAW",
+    "RAW_DROPPING",
+    "RELEASED",
+    "RELEASED_LISTENER",
+    "RELEASED_SECURE",
+    "SECURE",
+    "TO_RELEASED",
+    "ZENOH",
+    "beside",
+    "made",
+]
+
+OURS = "this package"
+DROPPING = "this package, dropping"
+SECURE = "this package, secure"
+MEMORY = "this package, memory"
+LISTENER = "this package, ListenerContainer"
+RELEASED = "released"
+RELEASED_SECURE = "released, secure"
+RELEASED_LISTENER = "released, ListenerContainer"
+FROM_RELEASED = "released to this package"
+TO_RELEASED = "this package to released"
+RAW = "pyzmq"
+RAW_DROPPING = "pyzmq, dropping"
+ORJSON = "pyzmq + orjson"
+POLLED = "pyzmq + orjson, polled"
+FED_RAW = "pyzmq to this package"
+ZENOH = "Zenoh"
+BROKERS = tuple(SERVERS)
+PEERS = (*BROKERS, ZENOH)
+
+# A publisher that waits for its subscribers; by default it drops what they have no room for.
+_BLOCKING = {"POSTTROLL_WHEN_FULL": "block"}
+
+Maker = Callable[[contextlib.ExitStack], Contender]
+
+
+def _ours(stack: contextlib.ExitStack) -> Contender:
+    return Contender(OURS, environments.own(), "posttroll", environment=_BLOCKING)
+
+
+def _released(stack: contextlib.ExitStack) -> Contender:
+    return Contender(RELEASED, environments.released(), "posttroll")
+
+
+def _bare(name: str, ends: str, when_full: str) -> Maker:
+    return lambda stack: Contender(name, environments.own(), ends, options={"when_full": when_full})
+
+
+def _pair(name: str, sender: Maker, receiver: Maker) -> Maker:
+    return lambda stack: _changed(sender(stack), name, receiver=receiver(stack))
+
+
+def _variant(name: str, maker: Maker, **changes: object) -> Maker:
+    return lambda stack: _changed(maker(stack), name, **changes)
+
+
+def _secure(name: str, maker: Maker) -> Maker:
+    def make(stack: contextlib.ExitStack) -> Contender:
+        contender = maker(stack)
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="posttroll-bench-"))
+        return _changed(contender, name, environment={**contender.environment, **_keys(Path(directory))})
+
+    return make
+
+
+def _keys(directory: Path) -> dict[str, str]:
+    """Make keys; return the settings of a process that is both server and client."""
+    clients = directory / "clients"
+    clients.mkdir()
+    server_public, server_secret = zmq.auth.create_certificates(directory, "server")
+    client_public, client_secret = zmq.auth.create_certificates(directory, "client")
+    Path(client_public).rename(clients / "client.key")
+    for secret in (server_secret, client_secret):
+        Path(secret).chmod(0o600)
+    return {
+        "POSTTROLL_BACKEND": "secure_zmq",
+        "POSTTROLL_SERVER_PUBLIC_KEY_FILE": str(server_public),
+        "POSTTROLL_SERVER_SECRET_KEY_FILE": str(server_secret),
+        "POSTTROLL_CLIENT_SECRET_KEY_FILE": str(client_secret),
+        "POSTTROLL_CLIENTS_PUBLIC_KEYS_DIRECTORY": str(clients),
+    }
+
+
+def _broker(name: str) -> Maker:
+    def make(stack: contextlib.ExitStack) -> Contender:
+        interpreter = environments.clients()
+        address = stack.enter_context(running(SERVERS[name]))
+        return Contender(name, interpreter, name.lower(), options={"address": address})
+
+    return make
+
+
+def _zenoh(stack: contextlib.ExitStack) -> Contender:
+    return Contender(ZENOH, environments.clients(), "zenoh")
+
+
+def _changed(contender: Contender, name: str, **changes: object) -> Contender:
+    return dataclasses.replace(contender, name=name, **changes)
+
+
+_MAKERS: dict[str, Maker] = {
+    OURS: _ours,
+    RELEASED: _released,
+    DROPPING: _variant(DROPPING, _ours, environment={}),
+    SECURE: _secure(SECURE, _ours),
+    MEMORY: _variant(MEMORY, _ours, environment={"POSTTROLL_BACKEND": "memory"}),
+    RELEASED_SECURE: _secure(RELEASED_SECURE, _released),
+    LISTENER: _variant(LISTENER, _ours, ends="listener"),
+    RELEASED_LISTENER: _variant(RELEASED_LISTENER, _released, ends="listener"),
+    FROM_RELEASED: _pair(FROM_RELEASED, _released, _ours),
+    TO_RELEASED: _pair(TO_RELEASED, _ours, _released),
+    ORJSON: _bare(ORJSON, "zmq_orjson", "block"),
+    POLLED: _bare(POLLED, "zmq_polled", "block"),
+    RAW: _bare(RAW, "zmq_raw", "block"),
+    RAW_DROPPING: _bare(RAW_DROPPING, "zmq_raw", "drop"),
+    FED_RAW: _pair(FED_RAW, _bare(RAW, "zmq_raw", "block"), _ours),
+    **{name: _broker(name) for name in BROKERS},
+    ZENOH: _zenoh,
+}
+
+
+def made(names: Iterable[str], stack: contextlib.ExitStack, tell: Callable[[str], object]) -> list[Contender]:
+    """Make those contenders, with what they need, which the stack ends; tell which are not to be had here."""
+    wanted, contenders = set(names), []
+    for name, maker in _MAKERS.items():
+        if name in wanted:
+            try:
+                contenders.append(maker(stack))
+            except Unavailable as reason:
+                tell(f"{name} is left out: {reason}")
+    return contenders
+
+
+def beside(description: str) -> Contender:
+    """Return what is measured beside this package, from ``NAME=INTERPRETER`` or ``NAME=INTERPRETER:DIRECTORY``."""
+    name, separator, place = description.partition("=")
+    interpreter, _, path = place.partition(":")
+    if not (name and separator and interpreter):
+        raise ValueError(description)
+    return Contender(name, Path(interpreter).absolute(), "posttroll", path, _BLOCKING, like=OURS)
