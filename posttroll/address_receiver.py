@@ -272,8 +272,8 @@ class _RegistrationReceiver:
         self._channel.pause()
         if self._troubles.add("too few open files", now):
             logger.error(
-                "too many connections of publishers for the %d files that may be open (ulimit -n; LimitNOFILE of a "
-                "systemd unit); they take turns",
+                "publishers that register need more than the %d files that may be open; they take turns, and some are "
+                "found late (raise ulimit -Hn, or LimitNOFILE of the systemd unit)",
                 limit,
             )
 

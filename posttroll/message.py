@@ -69,7 +69,7 @@ class Message:
             return
         self.subject = subject
         self.type = atype
-        self.sender = _sender(int(time.monotonic()))
+        self.sender = _sender(int(time.monotonic()), socket.gethostname, os.getuid)
         self.time = datetime.now(UTC)
         self.data = data
         self.binary = binary
@@ -125,7 +125,7 @@ class Message:
         return self.encode()
 
     def __setstate__(self, state: str | bytes) -> None:
-        self.__dict__.update(vars(self.decode(state)))
+        self.__dict__.update(vars(Message.decode(state)))
 
     def _version_to_write(self) -> str | None:
         return self.version or read("message_version") or None
@@ -191,10 +191,13 @@ def create_datetime_json_encoder_for_version(version: str = CURRENT_MESSAGE_VERS
 
 
 @functools.lru_cache(maxsize=1)
-def _sender(second: int) -> str:
-    """Return who signs, in this second: the host may get its name while the process runs, and the user change."""
-    host = "_".join(socket.gethostname().split()) or "localhost"
-    return f"{_login_name(os.getuid())}@{host}"
+def _sender(second: int, host_name: Callable[[], str], user_id: Callable[[], int]) -> str:
+    """Return who signs, in this second: the host may get its name while the process runs, and the user change.
+
+    The functions are given so that others put in their place, as tests do, count at once.
+    """
+    host = "_".join(host_name().split()) or "localhost"
+    return f"{_login_name(user_id())}@{host}"
 
 
 @functools.cache

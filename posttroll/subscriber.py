@@ -39,6 +39,7 @@ Callback = Callable[[Message], object]
 Nameserver = str | Iterable[str]
 
 _LEAVING_SILENCE = 1.0
+_NO_MORE: Any = object()
 _NO_ROOM = (errno.EMFILE, errno.ENFILE)
 _SHARE_OF_DESCRIPTORS = 3
 _NAMESERVER_ONLY = ("nameserver", "port", "services", "addr_listener", "timeout")
@@ -181,7 +182,8 @@ class Subscriber:
         """Return the next message for the application; the time that others take counts, too."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            for message in self._arrived:
+            # Asked for anew each time, as a hook may receive meanwhile, and begin another batch.
+            while (message := next(self._arrived, _NO_MORE)) is not _NO_MORE:
                 if message is not None:
                     return message
                 if not self._running or (deadline is not None and time.monotonic() >= deadline):

@@ -139,7 +139,7 @@ class ReplyChannel(Protocol):
         """Answer; nothing happens when the asker is gone."""
 
     def pause(self) -> None:
-        """Disconnect everybody, and let nobody connect until `resume`."""
+        """Disconnect everybody, and let nobody connect until `resume`; `TransportError`."""
 
     def resume(self) -> None:
         """Let everybody connect again; `TransportError`."""

@@ -56,7 +56,6 @@ MAX_SIZE = 64 * 2**20
 MAX_DEPTH = 200
 """Deepest nesting of JSON data written and read."""
 
-_TEXTS = (bytes, str, bytearray, memoryview)
 _PLAIN = "text/ascii "
 _BYTES_SEPARATORS = {"\t": "utf-8", "\f": "iso-8859-1"}
 _EXCERPT = 60
@@ -111,7 +110,8 @@ def is_good(subject: str, type: str, sender: str, version: str | None, data: Any
     if isinstance(data, str):
         is_writable = data.isascii()
     else:
-        is_writable = not binary and _dump(data, version or NEWEST_VERSION) is not None
+        is_json = not binary and _dump(data, version or NEWEST_VERSION) is not None
+        is_writable = is_json or isinstance(data, bytes | bytearray)
     try:
         return is_writable and _start(subject, type, sender, version or OLDEST_VERSION).isascii()
     except EncodeError:
@@ -185,12 +185,12 @@ def _write_json(version: str | None, data: Any) -> tuple[str, str]:
     if dumped is None:
         return _write_json_slowly(version, data)
     raw, has_moments = dumped
-    if has_moments:
-        try:
+    try:
+        if has_moments:
             raw = orjson.dumps(data, None, _OPTIONS)
-        except TypeError:
-            return _write_json_slowly(version, data)
-    text = str(msgspec.json.format(raw, indent=0), "utf-8")
+        text = str(msgspec.json.format(raw, indent=0), "utf-8")
+    except (TypeError, ValueError):
+        return _write_json_slowly(version, data)
     # The standard library escapes what is beyond ASCII, and null may have been a NaN; rfind is twice as fast as in.
     if text.isascii() and "\x7f" not in text and text.rfind("null") < 0:
         return version or (NEWEST_VERSION if has_moments else OLDEST_VERSION), text

@@ -126,7 +126,7 @@ class Registrar:
         self._compose = compose
         self._accepts = accepts
         self._chronicle = _Chronicle()
-        self._without_room: set[int] = set()
+        self._without_room: set[tuple[int, str]] = set()
         self.drops = drops or Drops()
 
     def datagram(self, data: str | bytes, source: str, now: float) -> list[str]:
@@ -143,7 +143,7 @@ class Registrar:
         fingerprint = hash(data)
         if self._book.heard_again(fingerprint, now):
             return []
-        if fingerprint in self._without_room:
+        if (fingerprint, source) in self._without_room:
             self._drop(_REFUSALS[Outcome.REFUSED], source, now)
             return []
         try:
@@ -156,7 +156,7 @@ class Registrar:
         change = self._book.heard(address, source, now, len(data), fingerprint)
         if change.outcome is Outcome.REFRESHED:
             return []
-        self._note_room(change.outcome, fingerprint)
+        self._note_room(change.outcome, (fingerprint, source))
         if reason := _REFUSALS.get(change.outcome):
             self._drop(reason, source, now, address.uri)
             return self._removals(change.removed, "no room for it", now)
@@ -173,12 +173,12 @@ class Registrar:
         """Return when to call `handle_timeout`; None while there is nothing to forget."""
         return self._book.next_timeout()
 
-    def _note_room(self, outcome: Outcome, fingerprint: int) -> None:
-        """Remember what there is no room for, until something changes: to read it takes ten times as long."""
+    def _note_room(self, outcome: Outcome, announced: tuple[int, str]) -> None:
+        """Remember what there is no room for from whom, until something changes: to read it takes ten times as long."""
         if outcome is not Outcome.REFUSED or len(self._without_room) >= _MOST_REFUSED:
             self._without_room.clear()
         if outcome is Outcome.REFUSED:
-            self._without_room.add(fingerprint)
+            self._without_room.add(announced)
 
     def _take_leave(self, address: PublisherAddress, source: str, now: float) -> list[str]:
         gone = self._book.goodbye(address.uri, source)

@@ -4,6 +4,7 @@ import struct
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
 
 import pytest
 
@@ -174,6 +175,19 @@ def test_a_port_in_use_is_named(free_port: int) -> None:
 
         with pytest.raises(BindFailed, match=str(free_port)):
             MulticastReceiver(free_port)
+
+
+def test_a_system_that_refuses_a_large_buffer_is_lived_with(monkeypatch: pytest.MonkeyPatch, free_port: int) -> None:
+    class Socket(socket.socket):
+        def setsockopt(self, level: int, option: int, value: Any) -> None:  # type: ignore[override]
+            if option == socket.SO_RCVBUF:
+                raise OSError(errno.ENOBUFS, "No buffer space available")
+            super().setsockopt(level, option, value)
+
+    monkeypatch.setattr(socket, "socket", Socket)
+
+    with closing(MulticastReceiver(free_port)) as receiver:
+        assert receiver.socket.getsockname()[1] == free_port
 
 
 def test_a_missing_network_is_waited_for(free_port: int, caplog: pytest.LogCaptureFixture) -> None:

@@ -6,9 +6,10 @@ import os
 import pickle
 import pwd
 import socket
+import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta, timezone
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -131,6 +132,18 @@ def test_the_old_way_to_decode_still_works_and_warns() -> None:
         message = Message("ignored", rawstr=TEXT)
 
     assert str(message) == TEXT
+
+
+def test_a_subclass_may_decode_in_the_old_way() -> None:
+    class Order(Message):
+        @classmethod
+        def decode(cls, rawstr: str | bytes, max_size: int = 0) -> Self:
+            return cls(rawstr=rawstr)
+
+    with pytest.warns(PendingDeprecationWarning, match="Message.decode"):
+        order = Order.decode(TEXT)
+
+    assert (type(order), str(order)) == (Order, TEXT)
 
 
 @pytest.mark.parametrize("raw", [None, ""])
@@ -282,23 +295,21 @@ def test_the_json_encoder_refuses_what_is_no_time() -> None:
 
 
 @pytest.fixture
-def forgotten_sender() -> Iterator[None]:
-    """Have the sender made anew, and again after the test."""
-    for forget in (module._sender.cache_clear, module._login_name.cache_clear):
-        forget()
+def forgotten_login_name() -> Iterator[None]:
+    """Have the login name looked up anew, and again after the test."""
+    module._login_name.cache_clear()
     yield
-    for forget in (module._sender.cache_clear, module._login_name.cache_clear):
-        forget()
+    module._login_name.cache_clear()
 
 
-@pytest.mark.usefixtures("forgotten_sender")
+@pytest.mark.usefixtures("forgotten_login_name")
 def test_a_user_that_nobody_knows_signs_with_the_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getuid", lambda: 123_456_789)
 
     assert Message("/a", "info").user == "123456789"
 
 
-@pytest.mark.usefixtures("forgotten_sender")
+@pytest.mark.usefixtures("forgotten_login_name")
 @pytest.mark.parametrize(
     ("name", "host", "sender"), [("my name", "my host", "my_name@my_host"), ("", "", f"{os.getuid()}@localhost")]
 )
@@ -310,6 +321,16 @@ def test_odd_names_of_user_and_host_make_a_sender(
     monkeypatch.setattr(socket, "gethostname", lambda: host)
 
     assert Message("/a", "info").sender == sender
+
+
+def test_a_replaced_host_name_counts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: 1.0)
+    before = Message("/a", "info").host
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "gethostname", lambda: "elsewhere")
+        meanwhile = Message("/a", "info").host
+
+    assert (meanwhile, Message("/a", "info").host) == ("elsewhere", before)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -339,6 +339,28 @@ def test_a_hook_that_stops_in_the_middle_of_a_batch_is_not_called_again(batches:
     assert len(hooked) == 1
 
 
+def test_a_hook_may_receive_from_its_subscriber_and_nothing_gets_lost(batches: tuple[Publisher, Subscriber]) -> None:
+    publisher, subscriber = batches
+    received: list[Any] = []
+
+    def receive_one(hooked: Message) -> None:
+        received.extend(message.data for message in itertools.islice(subscriber.recv(UNIT), 1) if message)
+
+    subscriber.add_hook_sub(f"tcp://127.0.0.1:{publisher.port_number}", "/hook", receive_one)
+    assert publisher.wait_for_subscriber("/hook", 5 * UNIT)
+    for number in range(500):
+        publisher.send(Message("/file", "info", number))
+        if number % 100 == 0:
+            publisher.send(Message("/hook", "info", "hook"))
+
+    for message in subscriber.recv(UNIT):
+        if message is None:
+            break
+        received.append(message.data)
+
+    assert sorted(data for data in received if data != "hook") == list(range(500))
+
+
 def test_a_slow_filter_does_not_prolong_the_time_by_a_whole_batch() -> None:
     never = threading.Event()
 

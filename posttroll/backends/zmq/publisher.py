@@ -22,7 +22,7 @@ _SLICE_MS = 50
 _SENDS_BETWEEN_LOOKS = 256
 _LONGEST_SUBSCRIPTION = 64 * 2**10
 
-_send = zmq.backend.Socket.send  # what zmq.Socket.send calls: that takes 0.4 us instead of 0.15
+_send = zmq.backend.Socket.send  # all that zmq.Socket.send calls, which takes 0.4 us instead of 0.15 for it
 
 
 class ZMQPublisher:

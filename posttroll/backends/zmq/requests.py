@@ -162,7 +162,7 @@ class ZMQReplies(ReceivingChannel[Question]):
         self._carry_out_orders()
 
     def pause(self) -> None:
-        """Disconnect everybody, and let nobody connect until `resume`."""
+        """Disconnect everybody, and let nobody connect until `resume`; `TransportError`."""
         self._order(self._unbind)
 
     def resume(self) -> None:
@@ -170,8 +170,9 @@ class ZMQReplies(ReceivingChannel[Question]):
         self._order(self._bind)
 
     def _unbind(self) -> None:
-        for server in self._servers:  # who came in by an address is disconnected with it
-            server.socket.unbind(server.socket.getsockopt_string(zmq.LAST_ENDPOINT))
+        with translated_errors("stop listening"):
+            for server in self._servers:  # who came in by an address is disconnected with it
+                server.socket.unbind(server.socket.getsockopt_string(zmq.LAST_ENDPOINT))
 
     def _bind(self) -> None:
         with translated_errors("listen again"):

@@ -536,13 +536,13 @@ def test_tiny_numbers_are_written_as_the_same_number(number: float) -> None:
     assert decode(encode([number]).removeprefix(HEAD)) == [number]
 
 
-@given(ORDINARY, st.sampled_from([None, "v1.01", "v1.2"]))
+@given(ORDINARY | st.binary(), st.sampled_from([None, "v1.01", "v1.2"]))
 def test_what_is_good_can_be_written(data: Any, version: str | None) -> None:
     if codec.is_good("/a", "b", "u@h", version, data):
         encode(data, version)
 
 
-@pytest.mark.parametrize("data", ["", "text", {}, [1, 2.5, "a"], {"a": [{"b": NAIVE}]}])
+@pytest.mark.parametrize("data", ["", "text", {}, [1, 2.5, "a"], {"a": [{"b": NAIVE}]}, b"\xff", bytearray(b"a")])
 def test_ordinary_data_are_good(data: Any) -> None:
     assert codec.is_good("/a", "b", "u@h", None, data)
 

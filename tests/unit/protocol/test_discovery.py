@@ -221,6 +221,17 @@ def test_an_address_without_room_is_read_again_only_when_there_may_be_room(monke
     assert [entry["URI"] for entry in book.look_up()] == ["tcp://h:2"]
 
 
+def test_what_there_is_no_room_for_from_one_host_is_taken_from_another() -> None:
+    registrar, book = registrar_and_book(per_source=1)
+    for _ in range(2):
+        registrar.datagram(announcement("tcp://10.0.0.9:1"), "10.0.0.9", now=0.0)
+    registrar.datagram(announcement("tcp://10.0.0.1:1"), "10.0.0.9", now=1.0)
+
+    registrar.datagram(announcement("tcp://10.0.0.1:1"), "10.0.0.1", now=2.0)
+
+    assert [entry["URI"] for entry in book.look_up()] == ["tcp://10.0.0.9:1", "tcp://10.0.0.1:1"]
+
+
 def test_only_accepted_hosts_are_listened_to() -> None:
     book = make_book()
     registrar = Registrar(book, compose, accepts=lambda source: source == "10.0.0.1")

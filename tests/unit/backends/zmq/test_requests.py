@@ -405,3 +405,11 @@ def test_a_nameserver_is_reached_though_another_kind_of_server_had_its_port_for_
                 assert asking.result() == {}
         with closing(ZMQReplies([open_peer(uri)])) as replies, answering(replies):
             assert list(requests.request(b"question", 10 * UNIT).values()) == [b"QUESTION"]
+
+
+def test_a_closed_replier_can_neither_pause_nor_resume(replies: ZMQReplies) -> None:
+    replies.close()
+
+    for act in (replies.pause, replies.resume):
+        with pytest.raises(TransportError, match="it is stopped"):
+            act()
