@@ -9,31 +9,35 @@ import argparse
 import contextlib
 import importlib
 import json
+import math
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from bench import contenders as who
 from bench import report
 from bench.environments import versions
-from bench.harness import Measurement, Plan, Results, run
+from bench.harness import Contender, Measurement, Plan, Results, run
 from bench.measurements import NAMES, QUICK
 
 _EXAMPLES = """examples:
-  python -m bench                                      everything, in about ten minutes
+  python -m bench                                      everything, in a quarter of an hour
   python -m bench --quick                              the most telling part, in less than one
   python -m bench --only rates latency --peers NATS    beside one of the other systems
   python -m bench --only codec --beside before=.venv/bin/python:../before
                                                        beside another checkout, with the same interpreter
 """
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 _QUICK_CONTENDERS = (who.OURS, who.RELEASED, who.ORJSON, who.POLLED, who.RAW)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and report; return 1 if a ratio is grossly worse than its goal, or this package cannot be measured."""
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended
+    for number in _ENDING:
+        signal.signal(number, _end)
     seconds = options.seconds or (0.3 if options.quick else 0.7)
     plan = Plan(options.rounds, seconds, options.quick)
     measurements = [_measurement(name) for name in options.only or (QUICK if options.quick else NAMES)]
@@ -44,6 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         everything = [run(measurement, contenders, plan, _tell) for measurement in measurements]
     _write(options, report.as_markdown(about, plan, everything, notes), report.as_json(about, plan, everything, notes))
     return int(any(map(_is_bad, everything)))
+
+
+def _end(number: int, _: object) -> NoReturn:
+    """Leave what is under way, so that all that was started is ended; who is impatient does not disturb that."""
+    for other in _ENDING:
+        signal.signal(other, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def _names(options: argparse.Namespace, measurements: Sequence[Measurement]) -> set[str]:
@@ -64,8 +75,10 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--quick", action="store_true", help="short trials of what matters most, without other systems")
-    parser.add_argument("--rounds", type=_positive, default=3, help="how often each is measured (default: 3)")
-    parser.add_argument("--seconds", type=float, help="what one trial should take (default: 0.7; quick: 0.3)")
+    parser.add_argument("--rounds", type=_above_zero(int), default=3, help="how often each is measured (default: 3)")
+    parser.add_argument(
+        "--seconds", type=_above_zero(float), help="what one trial should take (default: 0.7; quick: 0.3)"
+    )
     parser.add_argument("--only", nargs="+", choices=NAMES, metavar="NAME", help=f"of {', '.join(NAMES)}")
     parser.add_argument(
         "--peers", nargs="*", choices=who.PEERS, metavar="NAME", help=f"other systems: of {', '.join(who.PEERS)}"
@@ -74,20 +87,37 @@ def _parser() -> argparse.ArgumentParser:
         "--beside",
         action="append",
         default=[],
-        type=who.beside,
+        type=_beside,
         metavar="NAME=INTERPRETER[:DIRECTORY]",
         help="one more version of this package, in an environment or a checkout of its own; may be repeated",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples to FILE")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write what is printed to FILE, too")
+    parser.add_argument("--json", type=_file, metavar="FILE", help="write all samples to FILE")
+    parser.add_argument("--markdown", type=_file, metavar="FILE", help="write what is printed to FILE, too")
     return parser
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
+def _above_zero(convert: type[float]) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            if 0 < (number := convert(text)) < math.inf:
+                return number
+        raise argparse.ArgumentTypeError(f"{text!r} is no {convert.__name__} above 0")
+
+    return parse
+
+
+def _beside(text: str) -> Contender:
+    try:
+        return who.beside(text)
+    except ValueError as reason:
+        raise argparse.ArgumentTypeError(str(reason)) from reason
+
+
+def _file(text: str) -> Path:
+    path = Path(text)
+    if path.is_dir() or not path.parent.is_dir():  # known before all is measured
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be written")
+    return path
 
 
 def _measurement(name: str) -> Measurement:

@@ -160,9 +160,14 @@ def made(names: Iterable[str], stack: contextlib.ExitStack, tell: Callable[[str]
 
 
 def beside(description: str) -> Contender:
-    """Return what is measured beside this package, from ``NAME=INTERPRETER`` or ``NAME=INTERPRETER:DIRECTORY``."""
+    """Return what is measured beside this package, from ``NAME=INTERPRETER[:DIRECTORY]``; `ValueError`."""
     name, separator, place = description.partition("=")
     interpreter, _, path = place.partition(":")
     if not (name and separator and interpreter):
-        raise ValueError(description)
-    return Contender(name, Path(interpreter).absolute(), "posttroll", path, _BLOCKING, like=OURS)
+        raise ValueError(f"{description!r} is not NAME=INTERPRETER[:DIRECTORY]")
+    if not Path(interpreter).is_file():
+        raise ValueError(f"there is no interpreter {interpreter!r}")
+    if path and not Path(path, "posttroll").is_dir():
+        raise ValueError(f"there is no package in {path!r}")
+    checkout = str(Path(path).absolute()) if path else ""
+    return Contender(name, Path(interpreter).absolute(), "posttroll", checkout, _BLOCKING, like=OURS)

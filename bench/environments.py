@@ -42,8 +42,11 @@ def _interpreter(release: Release) -> Path:
 
 def versions(contenders: Iterable[Contender]) -> dict[str, str]:
     """Return what each interpreter has installed, by the first contender that uses it."""
+    first: dict[Path, Contender] = {}
+    for contender in contenders:
+        first.setdefault(contender.interpreter, contender)
     found = {}
-    for contender in {one.interpreter: one for one in contenders}.values():
+    for contender in first.values():
         with Child(contender, "versions") as child:
             found[contender.name] = child.call("installed")
     return found

@@ -97,7 +97,7 @@ class Goal:
     at_least: float | None = None
     at_most: float | None = None
     contender: str = "this package"
-    slack: float = 2.0
+    slack: float = 3.0
 
     def is_reached(self, value: float, slack: float = 1.0) -> bool:
         """Return whether the value is good enough, when it may be `slack` times worse."""
@@ -188,6 +188,7 @@ def run(
             except (Unavailable, Failure) as reason:
                 results.failed.add(contender.name)
                 results.notes.append(f"{contender.name}: {reason}")
+                tell(f"{contender.name} is left out: {reason}")
                 values = {}
             results.add(contender.name, values)
             tell(f"{measurement.name} {number + 1}/{plan.rounds} {contender.name} {time.monotonic() - started:.1f} s")

@@ -19,7 +19,7 @@ _ANSWERS = {True: "yes", False: "no", None: "not measured"}
 def machine() -> dict[str, Any]:
     """Return what the figures depend on."""
     return {
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "cores": os.cpu_count(),
         "load before": round(os.getloadavg()[0], 2),

@@ -37,7 +37,9 @@ class Server:
 
 def _mosquitto(program: str, port: int, directory: Path) -> list[str]:
     configuration = directory / "mosquitto.conf"
-    configuration.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n")
+    configuration.write_text(
+        f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nset_tcp_nodelay true\n"
+    )
     return [program, "-c", str(configuration)]
 
 

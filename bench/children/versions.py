@@ -5,7 +5,7 @@ import platform
 
 from children.serving import serve
 
-_PACKAGES = ("posttroll", "pyzmq", "orjson", "nats-py", "redis", "paho-mqtt", "pika", "eclipse-zenoh")
+_PACKAGES = ("posttroll", "pyzmq", "orjson", "msgspec", "nats-py", "redis", "paho-mqtt", "pika", "eclipse-zenoh")
 
 
 class Versions:

@@ -33,7 +33,7 @@ MEASUREMENT = Measurement(
     contenders=(who.OURS, who.SECURE, who.RELEASED, who.ORJSON, who.RAW, *who.PEERS),
     measure=measure,
     goals=(
-        Goal("p50", over=who.RAW, at_most=1.3, slack=3),
+        Goal("p50", over=who.RAW, at_most=1.3),
         Goal("p99", over=who.RELEASED, at_most=0.5, slack=4),
     ),
     explanation=(
