@@ -43,7 +43,7 @@ _BROADCAST = "<broadcast>"
 _BROADCAST_ADDRESSES = ("0.0.0.0", "255.255.255.255")
 _MULTICAST_NETWORKS = range(224, 240)
 _JOIN_INTERVAL = 2.0
-_RECEIVE_BUFFER = 16 * 2**20
+_RECEIVE_BUFFER = 2 * 2**20
 _MISSING_NETWORK = frozenset(
     {errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETRESET}
 )
@@ -224,7 +224,7 @@ def _bound_socket(port: int) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, _time_to_live())
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)
-        # For 20,000 announcements at once; some systems give what they allow (net.core.rmem_max), others refuse more.
+        # For a burst of announcements; some systems give what they allow (net.core.rmem_max), others refuse more.
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
         sock.bind(("", port))

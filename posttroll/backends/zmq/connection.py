@@ -91,7 +91,9 @@ class Connection:
 
     def next_timeout(self) -> float | None:
         """Return when to look at it again."""
-        return min((moment for moment in (self._leaves_at, self._renews_at) if moment is not None), default=None)
+        if self._leaves_at is None or self._renews_at is None:
+            return self._renews_at if self._leaves_at is None else self._leaves_at
+        return min(self._leaves_at, self._renews_at)
 
     def read_monitor(self, now: float) -> bool:
         """Take note of what became of the connection; return whether it was established meanwhile."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import select
 import time
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 _BATCH = 200
 _MOST_WATCHED = 100
 _LONGEST_SLEEP = 5.0
+_BETWEEN_LOOKS = 0.05
 
 
 class ZMQSubscriber(ReceivingChannel[Batch]):
@@ -42,6 +44,7 @@ class ZMQSubscriber(ReceivingChannel[Batch]):
         self._descriptors = select.poll()
         self._descriptors.register(self._bell_descriptor, select.POLLIN)
         self._expectant: set[Connection] = set()
+        self._look_at = math.inf  # when the first of them is to be looked at, or before
         self._troubles = Drops()
         for address in addresses:
             self.connect(Peer(address, backend), topics)
@@ -85,7 +88,7 @@ class ZMQSubscriber(ReceivingChannel[Batch]):
             return
         if linger > 0:
             connection.leave(linger, time.monotonic())
-            self._expectant.add(connection)
+            self._expect(connection)
             self._awake.add(connection)
         else:
             self._disconnect_now(connection)
@@ -128,7 +131,7 @@ class ZMQSubscriber(ReceivingChannel[Batch]):
         elif not self._ready:
             self._wake_up(deadline)
             self._take(1)  # so that it is on its way to the application before the end of what came is looked for
-        if self._expectant:
+        if time.monotonic() >= self._look_at:
             self._keep_up()
 
     def _wake_up(self, deadline: float | None) -> None:
@@ -136,8 +139,8 @@ class ZMQSubscriber(ReceivingChannel[Batch]):
 
         All are woken now and then: who else uses a socket may take its news, and nobody is to be deaf for that.
         """
-        deadlines = [deadline, self._all_wake_at, *(connection.next_timeout() for connection in self._expectant)]
-        deadline = min(moment for moment in deadlines if moment is not None)
+        own = min(self._all_wake_at, self._look_at)
+        deadline = own if deadline is None else min(deadline, own)
         for descriptor in self._wait(self._descriptors.poll, deadline):
             connection = self._by_descriptor[descriptor]
             self._awake.add(connection)
@@ -175,20 +178,32 @@ class ZMQSubscriber(ReceivingChannel[Batch]):
     def _read_monitor(self, connection: Connection) -> None:
         if connection.read_monitor(time.monotonic()) and connection.tells_connected:
             self._ready.append(Batch([b""], connection.peer, connected=True))
-        if connection.next_timeout() is not None:
+        self._expect(connection)
+
+    def _expect(self, connection: Connection) -> None:
+        """Look at the connection again in time, if it asks for that."""
+        moment = connection.next_timeout()
+        if moment is not None:
             self._expectant.add(connection)
+            self._look_at = min(self._look_at, moment)
 
     def _keep_up(self) -> None:
         """Close the connections that have nothing more to say, and renew those that libzmq has given up."""
         now = time.monotonic()
-        self._awake |= self._expectant
         for connection in list(self._expectant):
+            moment = connection.next_timeout()
+            if moment is not None and moment > now:
+                continue
+            self._awake.add(connection)  # as to look at it may take the news of frames
             if connection.has_left(now):
                 self._disconnect_now(connection)
             elif connection.renew_if_lost(now) and self._troubles.add("connection lost", now):
                 logger.warning("connection to %s was cut or refused, connecting anew", connection.peer.uri)
             elif connection.next_timeout() is None:
                 self._expectant.discard(connection)
+        moments = (connection.next_timeout() for connection in self._expectant)
+        first = min((moment for moment in moments if moment is not None), default=math.inf)
+        self._look_at = max(first, now + _BETWEEN_LOOKS)
 
     def look_after(self) -> bool:
         """Do what else is done in the thread of the socket's user, if nobody uses it.
