@@ -25,9 +25,10 @@
     │ │ └ NotStarted(AttributeError)
     │ └ RemoteProtocolError
     ├ RemoteError
-    └ JournalError
+    └ JournalError(OSError)
       ├ JournalFull
-      └ JournalCorrupt
+      ├ JournalCorrupt
+      └ JournalInUse
 """
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "JournalCorrupt",
     "JournalError",
     "JournalFull",
+    "JournalInUse",
     "KeyFileError",
     "LocalProtocolError",
     "MessageError",
@@ -154,7 +156,7 @@ class RemoteError(PosttrollError):
     """A handler failed on the other side."""
 
 
-class JournalError(PosttrollError):
+class JournalError(PosttrollError, OSError):
     """The journal cannot do what it is asked."""
 
 
@@ -164,3 +166,7 @@ class JournalFull(JournalError):
 
 class JournalCorrupt(JournalError):
     """The journal's file is damaged."""
+
+
+class JournalInUse(JournalError):
+    """Another process has the journal open."""

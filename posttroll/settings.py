@@ -140,6 +140,16 @@ def _claim(value: Any) -> bool:
         raise ValueError(value) from None
 
 
+def _claim_or_path(value: Any) -> bool | str:
+    try:
+        return _claim(value)
+    except ValueError:
+        # A word that is no path is a mistyped one, not the name of a file in whatever directory the process runs in.
+        if not isinstance(value, str | os.PathLike) or "/" not in (path := _text(value)):
+            raise
+        return path
+
+
 def _one_of(*choices: str) -> Callable[[Any], str]:
     def parse(value: Any) -> str:
         if value not in choices:
@@ -216,6 +226,42 @@ SETTINGS: dict[str, Setting] = {
             _one_of("drop", "block"),
             "What a publisher does for a subscriber that cannot keep up: drop its messages, or wait for it.",
         ),
+        Setting(
+            "journal",
+            False,
+            "true, false or a path with a / in it",
+            _claim_or_path,
+            "Whether publishers keep a journal for durable subscribers, or its file.",
+        ),
+        Setting(
+            "journal_directory",
+            None,
+            "a path",
+            _text,
+            "Directory of the journals; unset: $XDG_STATE_HOME/posttroll or ~/.local/state/posttroll.",
+        ),
+        Setting(
+            "journal_max_age",
+            604_800.0,
+            "a number of seconds, 0 for no limit",
+            _seconds,
+            "Seconds a message is kept at most, settled or not.",
+        ),
+        Setting(
+            "journal_max_size",
+            10_000_000_000,
+            "a number of bytes, 0 for no limit",
+            _whole(0, 2**62),
+            "Bytes of messages kept at most: then settled ones make room, and where there are none, sending fails.",
+        ),
+        Setting(
+            "journal_sync",
+            "normal",
+            "normal or full",
+            _one_of("normal", "full"),
+            "What a sent message survives: normal, the end of the process; full, the loss of power, too.",
+        ),
+        Setting("max_deliveries", 10, _a_count, _count, "Deliveries in vain after which a message is set aside."),
         Setting("send_high_water_mark", 20_000, _a_count, _count, "Messages kept for each slow subscriber."),
         Setting("receive_high_water_mark", 20_000, _a_count, _count, "Messages kept for a slow loop, per publisher."),
         Setting(

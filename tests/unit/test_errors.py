@@ -41,6 +41,8 @@ def test_every_error_prints_as_its_text(error: type[Exception]) -> None:
         (errors.RequestTimeout, TimeoutError),
         (errors.AddressNotFound, TimeoutError),
         (errors.NotStarted, AttributeError),
+        (errors.JournalFull, OSError),
+        (errors.JournalInUse, OSError),
     ],
 )
 def test_errors_are_caught_as_the_built_in_ones_they_refine(error: type[Exception], built_in: type[Exception]) -> None:
