@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-__all__ = ["Bell", "Worker"]
+__all__ = ["Bell", "Worker", "is_held_here"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,15 @@ class _RungBySignals:
 
 
 _SILENT = contextlib.nullcontext()
+
+
+def is_held_here(lock: threading.RLock) -> bool:
+    """Return whether this thread holds a lock: a signal handler that asks has then interrupted who holds it."""
+    try:
+        threading.Condition(lock).notify()
+    except RuntimeError:
+        return False
+    return True
 
 
 class Bell:
@@ -109,11 +118,11 @@ class Worker:
         return self.thread.is_alive()
 
     def stop(self, timeout: float = 5.0) -> None:
-        """Tell the target to end and wait for it; raise what it died of, if it did."""
+        """Tell the target to end and wait for it, unless `timeout` is 0; raise what it died of, if it did."""
         self._stopping.set()
         if self._wake is not None:
             self._wake()
-        if self._started and self.thread is not threading.current_thread():
+        if timeout and self._started and self.thread is not threading.current_thread():
             self.thread.join(timeout)
             if self.thread.is_alive():
                 logger.error("thread %s did not end within %g s", self.thread.name, timeout)

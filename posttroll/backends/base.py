@@ -6,16 +6,18 @@ makes a blocked `receive` or `request` return. Everything can be closed twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from posttroll.settings import Ports
 
 __all__ = [
+    "Arrival",
     "Backend",
     "Batch",
     "DatagramReceiver",
     "DatagramSender",
+    "LinkChannel",
     "Peer",
     "PublishChannel",
     "Question",
@@ -50,6 +52,19 @@ class Batch(NamedTuple):
 
     frames: list[bytes]
     peer: Peer
+    connected: bool = False
+
+
+class Arrival(NamedTuple):
+    """A bundle of frames, or, if it is empty, news of the connection to a peer: whether it is there now.
+
+    `peer` is where a reply goes: the `Peer` connected to, or something opaque for one that came in. `key` is the public
+    key of who sent the bundle, in Z85, "" where that is not known.
+    """
+
+    peer: Hashable
+    bundle: bytes = b""
+    key: str = ""
     connected: bool = False
 
 
@@ -104,6 +119,12 @@ class SubscribeChannel(Protocol):
     def receive_batch(self, timeout: float | None) -> Batch | None:
         """Do the same for all that came from one peer, bounded so that no other one has to wait for long."""
 
+    def wake(self) -> None:
+        """Make the waiting `receive` or `receive_batch`, or else the next one, return None at once.
+
+        From any thread and from signal handlers.
+        """
+
     @property
     def closed(self) -> bool:
         """Whether the channel was closed; `receive` then returns None at once."""
@@ -152,6 +173,45 @@ class ReplyChannel(Protocol):
         """Give the addresses back."""
 
 
+class LinkChannel(Protocol):
+    """One end of many connections over which bundles of frames go both ways; any of them may be lost.
+
+    It connects to peers, and peers connect to it if it is bound. The news that a connection is there is given for those
+    it connected to, the news that one was cut for all.
+    """
+
+    address: str
+    """The address bound, with the real port, "" if it only connects."""
+
+    def connect(self, peer: Peer) -> None:
+        """Connect, now or when the peer is there, and again whenever it is cut; known peers stay as they are."""
+
+    def disconnect(self, peer: Peer) -> None:
+        """Disconnect, after what was sent to the peer. Unknown is ignored."""
+
+    def receive(self, timeout: float | None) -> Arrival | None:
+        """Return the next arrival; None after `timeout` seconds (None: wait for ever), when woken and when closed."""
+
+    def send(self, peer: Hashable, bundle: bytes) -> bool:
+        """Send a bundle, which is not empty, to where an arrival came from, by the thread that receives.
+
+        Never waits; return False when it could not be sent, as the peer is gone, not yet there, or its queue is full.
+        """
+
+    def wake(self) -> None:
+        """Make the waiting `receive`, or else the next one, return None at once.
+
+        From any thread and from signal handlers.
+        """
+
+    @property
+    def closed(self) -> bool:
+        """Whether the channel was closed; `receive` then returns None at once."""
+
+    def close(self) -> None:
+        """Disconnect from all and give the address back. What was sent goes on for a short while."""
+
+
 class DatagramSender(Protocol):
     """Sends announcements to everybody around."""
 
@@ -198,6 +258,9 @@ class Backend(Protocol):
 
     def open_reply(self, bindings: Sequence[Peer]) -> ReplyChannel:
         """Bind all the addresses, or none."""
+
+    def open_links(self, address: str | None, ports: Ports) -> LinkChannel:
+        """Bind `address`; a port of 0 is replaced by a free one of the range. None: a channel that only connects."""
 
     def announce_with(self, port: int) -> Callable[[], DatagramSender] | None:
         """Return how to open this backend's own kind of multicast on `port`; None for the network's."""

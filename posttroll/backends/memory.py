@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import random
 import re
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from posttroll.backends.base import (
+    Arrival,
     Batch,
     DatagramReceiver,
     DatagramSender,
+    LinkChannel,
     Peer,
     PublishChannel,
     Question,
@@ -33,13 +37,14 @@ __all__ = ["Bus", "MemoryBackend", "backend"]
 _ADDRESS = re.compile(r"tcp://[^/]+:(?P<port>\d+)|(ipc|inproc)://.+")
 _HOST = "127.0.0.1"
 _MOST_DATAGRAMS = 10_000
+_MOST_BUNDLES = 1000
 
 
 class Bus:
     """Where channels meet; as lossy, slow and disorderly as asked for, and for the same seed in the same way.
 
     `loss`, `doubling` and `reordering` are probabilities, `delay` is a mean in seconds of `clock`, which decides
-    about nothing else. They strike publications and datagrams; requests and replies always arrive.
+    about nothing else. They strike publications, bundles and datagrams; requests and replies always arrive.
     """
 
     def __init__(
@@ -51,11 +56,13 @@ class Bus:
         reordering: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a signal handler may wake who holds it
         self.changed = threading.Condition(self.lock)
         """Notified when somebody subscribes or leaves, and when a frame is taken."""
-        self.bound: dict[str, _ReplyChannel | _PublishChannel] = {}
+        self.bound: dict[str, _Bound] = {}
         self.links: defaultdict[str, list[_Link]] = defaultdict(list)
+        self.callers: defaultdict[str, dict[tuple[_LinkChannel, Peer], None]] = defaultdict(dict)
+        """Who wants a connection to a place, whether somebody is there or not."""
         self.questions: defaultdict[str, deque[Question]] = defaultdict(deque)
         self._process = os.getpid()
         self._random = random.Random(seed)
@@ -67,7 +74,7 @@ class Bus:
         if os.getpid() != self._process:
             raise UsedAfterFork("the memory bus does not reach beyond the process it was made in")
 
-    def bind(self, address: str, ports: Ports, channel: _ReplyChannel | _PublishChannel) -> tuple[str, str]:
+    def bind(self, address: str, ports: Ports, channel: _Bound) -> tuple[str, str]:
         """Give the address to the channel; return it with its real port, and its place. The lock is held."""
         if address.startswith("tcp://") and address.endswith(":0"):
             address = f"{address[:-1]}{self._free_port(ports)}"
@@ -119,7 +126,7 @@ class _Link:
 
     inbox: _Inbox
     place: str
-    peer: Peer
+    peer: Hashable
     prefixes: tuple[bytes, ...] = (b"",)
     tells_connected: bool = False
     is_open: bool = True
@@ -155,9 +162,9 @@ class _Inbox:
                 link.last_due = max(link.last_due, self._bus.next_due())
             self._insert(position, _Underway(link.last_due, link, frame))
 
-    def tell_connected(self, link: _Link) -> None:
-        """Tell that the link's other end is there. The lock is held."""
-        self._insert(len(self._underway), _Underway(0.0, link, connected=True))
+    def tell(self, link: _Link, *, connected: bool) -> None:
+        """Tell whether the link's other end is there, after all that it has sent. The lock is held."""
+        self._insert(len(self._underway), _Underway(link.last_due, link, connected=connected))
 
     def take(self, timeout: float | None) -> _Underway | None:
         """Return what arrives first, None when `timeout` seconds passed, and when closed or woken."""
@@ -213,7 +220,7 @@ class _PublishChannel:
             self.address, self._place = bus.bind(address, ports, self)
             for link in bus.links[self._place]:
                 if link.tells_connected:
-                    link.inbox.tell_connected(link)
+                    link.inbox.tell(link, connected=True)
 
     def send(self, frame: bytes) -> bool:
         self._bus.check_process()
@@ -274,7 +281,7 @@ class _SubscribeChannel:
             self._bus.links[place].append(link)
             self._bus.changed.notify_all()
             if tell_connected and place in self._bus.bound:
-                self._inbox.tell_connected(link)
+                self._inbox.tell(link, connected=True)
 
     def disconnect(self, peer: Peer, linger: float = 0.0) -> None:
         with self._bus.lock:
@@ -285,11 +292,16 @@ class _SubscribeChannel:
 
     def receive(self, timeout: float | None) -> Received | None:
         underway = self._inbox.take(timeout)
-        return None if underway is None else Received(underway.frame, underway.link.peer, underway.connected)
+        if underway is None:
+            return None
+        return Received(underway.frame, cast(Peer, underway.link.peer), underway.connected)
 
     def receive_batch(self, timeout: float | None) -> Batch | None:
         received = self.receive(timeout)
         return None if received is None else Batch([received.frame], received.peer, received.connected)
+
+    def wake(self) -> None:
+        self._inbox.wake()
 
     def close(self) -> None:
         with self._bus.lock:
@@ -409,6 +421,98 @@ class _ReplyChannel:
             del self._bus.bound[place]
 
 
+@dataclass(frozen=True)
+class _Way:
+    """A connection as one end of it sees it; the other end calls it by the peer of its way out."""
+
+    out: _Link
+    into: _Link
+    other: _LinkChannel
+
+
+class _LinkChannel:
+    _numbers = itertools.count(1)
+
+    def __init__(self, bus: Bus, address: str | None, ports: Ports) -> None:
+        self._bus = bus
+        self._inbox = _Inbox(bus)
+        self._places: dict[Peer, str] = {}
+        self._ways: dict[Hashable, _Way] = {}
+        self.address, self._place = "", ""
+        if address is not None:
+            with bus.lock:
+                self.address, self._place = bus.bind(address, ports, self)
+                for caller, peer in bus.callers[self._place]:
+                    self._let_in(caller, peer)
+
+    @property
+    def closed(self) -> bool:
+        return self._inbox.closed
+
+    def connect(self, peer: Peer) -> None:
+        place = _place(peer.uri, TransportError)
+        with self._bus.lock:
+            if self._inbox.closed:
+                raise ConnectionLost(f"cannot connect to {peer.uri!r}: the channel is closed")
+            if peer not in self._places:
+                self._places[peer] = place
+                self._bus.callers[place][self, peer] = None
+                if isinstance(server := self._bus.bound.get(place), _LinkChannel):
+                    server._let_in(self, peer)
+
+    def disconnect(self, peer: Peer) -> None:
+        with self._bus.lock:
+            self._disconnect(peer)
+
+    def receive(self, timeout: float | None) -> Arrival | None:
+        self._bus.check_process()
+        underway = self._inbox.take(timeout)
+        return None if underway is None else Arrival(underway.link.peer, underway.frame, "", underway.connected)
+
+    def send(self, peer: Hashable, bundle: bytes) -> bool:
+        self._bus.check_process()
+        with self._bus.lock:
+            way = self._ways.get(peer)
+            if way is None or way.out.waiting >= _MOST_BUNDLES:
+                return False
+            way.out.inbox.put(way.out, bundle)
+            return True
+
+    def wake(self) -> None:
+        self._inbox.wake()
+
+    def close(self) -> None:
+        with self._bus.lock:
+            if self._inbox.closed:
+                return
+            self._inbox.close()
+            for peer in list(self._places):
+                self._disconnect(peer)
+            for guest in list(self._ways):
+                self._cut(guest)
+            if self._place:
+                del self._bus.bound[self._place]
+
+    def _let_in(self, caller: _LinkChannel, peer: Peer) -> None:
+        guest = next(self._numbers)
+        into, back = _Link(self._inbox, self._place, guest), _Link(caller._inbox, self._place, peer)
+        self._ways[guest] = _Way(back, into, caller)
+        caller._ways[peer] = _Way(into, back, self)
+        caller._inbox.tell(back, connected=True)
+
+    def _disconnect(self, peer: Peer) -> None:
+        if place := self._places.pop(peer, None):
+            del self._bus.callers[place][self, peer]
+            self._cut(peer)
+
+    def _cut(self, peer: Hashable) -> None:
+        """End a connection from this side: what was sent arrives, what was not yet received does not."""
+        if way := self._ways.pop(peer, None):
+            self._inbox.forget(way.into)
+            del way.other._ways[way.out.peer]
+            way.out.inbox.tell(way.out, connected=False)
+
+
 class _DatagramSender:
     def __init__(self, bus: Bus, port: int) -> None:
         self._bus = bus
@@ -485,6 +589,10 @@ class MemoryBackend:
         """Bind all the addresses, or none."""
         return _ReplyChannel(self.bus, bindings)
 
+    def open_links(self, address: str | None, ports: Ports) -> LinkChannel:
+        """Bind `address` like a publisher, or only connect."""
+        return _LinkChannel(self.bus, address, ports)
+
     def announce_with(self, port: int) -> Callable[[], DatagramSender]:
         """Return how to send datagrams to all who listen on the bus."""
         return functools.partial(_DatagramSender, self.bus, port)
@@ -501,6 +609,8 @@ class MemoryBackend:
         """Open on a new bus from now on."""
         self.bus = Bus()
 
+
+_Bound = _ReplyChannel | _PublishChannel | _LinkChannel
 
 backend = MemoryBackend()
 if hasattr(os, "register_at_fork"):

@@ -8,7 +8,15 @@ from contextlib import ExitStack, closing
 import pytest
 
 from posttroll.backends import memory
-from posttroll.backends.base import Backend, Peer, PublishChannel, ReplyChannel, RequestChannel, SubscribeChannel
+from posttroll.backends.base import (
+    Backend,
+    LinkChannel,
+    Peer,
+    PublishChannel,
+    ReplyChannel,
+    RequestChannel,
+    SubscribeChannel,
+)
 from posttroll.backends.registry import find_backend
 from posttroll.settings import Ports, config
 from tests.fixtures.nameservers import running_nameserver
@@ -61,6 +69,10 @@ class Channels:
     def request(self, *addresses: str) -> RequestChannel:
         """Open a request channel."""
         return self._closing.enter_context(closing(self.backend.open_request(map(self.peer, addresses))))
+
+    def links(self, address: str | None = LOOPBACK, ports: Ports | None = None) -> LinkChannel:
+        """Open a channel for links; with None, one that only connects."""
+        return self._closing.enter_context(closing(self.backend.open_links(address, ports or Ports.read())))
 
     def close(self) -> None:
         """Close all channels."""

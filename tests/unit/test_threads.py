@@ -12,7 +12,7 @@ from contextlib import closing
 
 import pytest
 
-from posttroll.threads import Bell, Worker
+from posttroll.threads import Bell, Worker, is_held_here
 from tests.fixtures.waiting import UNIT
 
 
@@ -131,6 +131,32 @@ def test_a_worker_that_does_not_listen_is_told_of(caplog: pytest.LogCaptureFixtu
     assert "posttroll-test did not end within 0.01 s" in caplog.text
     gate.set()
     worker.stop()
+
+
+def test_a_worker_can_be_told_to_stop_without_waiting_for_it(caplog: pytest.LogCaptureFixture) -> None:
+    gate = threading.Event()
+    worker = Worker("busy", lambda _: wait_for(gate)).start()
+
+    worker.stop(timeout=0.0)
+    was_alive = worker.is_alive()
+    gate.set()
+    worker.stop()
+
+    assert was_alive
+    assert not caplog.records
+
+
+def test_a_thread_can_tell_whether_it_holds_a_lock() -> None:
+    lock = threading.RLock()
+    told: list[bool] = []
+    other = Worker("other", lambda _: told.append(is_held_here(lock)))
+
+    told.append(is_held_here(lock))
+    with lock:
+        told.append(is_held_here(lock))
+        other.start().stop()
+
+    assert told == [False, True, False]
 
 
 def test_a_bell_is_heard_until_it_is_silenced() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from posttroll.backends.base import DatagramReceiver, DatagramSender, Peer
+from posttroll.backends.zmq.links import ZMQLinks
 from posttroll.backends.zmq.publisher import ZMQPublisher
 from posttroll.backends.zmq.requests import ZMQReplies, ZMQRequests
 from posttroll.backends.zmq.security import strategy
@@ -39,6 +40,10 @@ class ZMQBackend:
     def open_reply(self, bindings: Sequence[Peer]) -> ZMQReplies:
         """Open an answering end."""
         return ZMQReplies(bindings)
+
+    def open_links(self, address: str | None, ports: Ports) -> ZMQLinks:
+        """Open the end of links."""
+        return ZMQLinks(address, ports, self.name)
 
     def announce_with(self, port: int) -> Callable[[], DatagramSender] | None:
         """Leave announcements to the network's multicast."""

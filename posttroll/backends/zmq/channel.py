@@ -156,6 +156,12 @@ class ReceivingChannel(Channel, Generic[Item]):
     def __init__(self) -> None:
         super().__init__()
         self._ready: deque[Item] = deque()
+        self._is_woken = False
+
+    def wake(self) -> None:
+        """Make the waiting `receive`, or else the next one, return None at once; from any thread or signal handler."""
+        self._is_woken = True
+        self._bell.ring()
 
     def _receive(self, timeout: float | None) -> Item | None:
         """Return the next item; None after `timeout` seconds without one (None: wait for ever), and when closed."""
@@ -176,6 +182,9 @@ class ReceivingChannel(Channel, Generic[Item]):
             if self._orders:
                 self._obey()
             if self._closed:
+                return None
+            if self._is_woken:
+                self._is_woken = False
                 return None
             if self._ready:
                 return self._ready.popleft()

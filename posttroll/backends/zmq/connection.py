@@ -1,23 +1,25 @@
-"""One subscribing socket and its connection, which is made anew when libzmq gives it up.
+"""One socket and its connection to a peer, which is made anew when libzmq gives it up.
 
 After a protocol error (a frame beyond all limits, another kind of server on the port, a key that is refused) libzmq
-does not try again, and the subscriber would be deaf for good. The socket's monitor shows it: a connection that is lost
-is tried again at once, or never.
+does not try again, and the socket would be deaf for good. Its monitor shows it: a connection that is lost is tried
+again at once, or never.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import zmq
 
 from posttroll.backends.base import Peer
-from posttroll.backends.zmq.socket import Socket, connect, open_client, translated_errors
+from posttroll.backends.zmq.socket import Socket, connect, open_client, receive_limit, translated_errors
+from posttroll.settings import read
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "Monitor", "connection_options"]
 
 _RENEW_AFTER = 1.0
 _LOST = (
@@ -28,32 +30,79 @@ _LOST = (
 )
 _TRYING = zmq.Event.CONNECT_RETRIED | zmq.Event.CONNECT_DELAYED | zmq.Event.CONNECTED
 _WATCHED = _LOST | _TRYING | zmq.Event.HANDSHAKE_SUCCEEDED
+_numbers = itertools.count(1)
+
+
+def connection_options() -> dict[int, int]:
+    """Return the options of both ends of a lasting connection: bounded frames, and pings that notice a dead host."""
+    return {
+        zmq.HEARTBEAT_IVL: int(read("connection_heartbeat_interval") * 1000),
+        zmq.HEARTBEAT_TIMEOUT: int(read("connection_heartbeat_timeout") * 1000),
+        **receive_limit(),
+    }
+
+
+class Monitor:
+    """What libzmq tells of the connections of a socket, from before it connects or binds."""
+
+    def __init__(self, socket: Socket, events: int) -> None:
+        endpoint = f"inproc://posttroll-monitor-{next(_numbers)}"
+        self._watched = socket
+        with translated_errors("watch a socket"):
+            self._news: Socket = socket.context.socket(zmq.PAIR)
+            try:
+                self._news.set(zmq.RCVHWM, 0)  # else libzmq waits, with all its connections, until news are read
+                socket.monitor(endpoint, events)
+                self._news.connect(endpoint)
+            except BaseException:
+                self._news.close(linger=0)
+                raise
+        self.descriptor = int(self._news.get(zmq.FD))
+
+    def read(self) -> Iterator[tuple[int, int]]:
+        """Give each event that was not read yet, and what libzmq says with it, mostly a descriptor."""
+        # What pyzmq has for it takes asyncio and ssl along: 20 ms and 6 MB.
+        with contextlib.suppress(zmq.Again):
+            while True:
+                frame = self._news.recv_multipart(zmq.DONTWAIT)[0]
+                yield int.from_bytes(frame[:2], sys.byteorder), int.from_bytes(frame[2:6], sys.byteorder)
+
+    def close(self) -> None:
+        """End it, before the socket is closed."""
+        with contextlib.suppress(zmq.ZMQError):  # the context is gone, or was closed with all its sockets
+            self._watched.monitor(None, 0)
+        self._news.close(linger=0)
 
 
 class Connection:
-    """A socket that is connected to a peer, for some topics, or to pull from it if they are None.
+    """A socket of a kind that is connected to a peer, and subscribed to the topics if there are some.
 
     `is_watched`: have a monitor, which takes two more descriptors.
     """
 
     def __init__(
-        self, peer: Peer, topics: Sequence[bytes] | None, options: Mapping[int, Any], *, is_watched: bool
+        self,
+        peer: Peer,
+        kind: int,
+        options: Mapping[int, Any],
+        topics: Sequence[bytes] | None = None,
+        *,
+        is_watched: bool = True,
     ) -> None:
         self.peer = peer
         self.topics = topics
         self.tells_connected = False
-        self.monitor: Socket | None = None
-        self.monitor_descriptor: int | None = None
+        self.was_cut = False
+        self._is_there = False
+        self.monitor: Monitor | None = None
         self._linger = 0.0
         self._leaves_at: float | None = None
         self._renews_at: float | None = None
-        self.socket = open_client(zmq.PULL if topics is None else zmq.SUB, peer.uri, peer.backend, options)
+        self.socket = open_client(kind, peer.uri, peer.backend, options)
         self._descriptor = int(self.socket.get(zmq.FD))
         try:
-            if is_watched:  # from before it connects, else the first news may have come and gone
-                with translated_errors(f"watch the connection to {peer.uri!r}"):
-                    self.monitor = self.socket.get_monitor_socket(_WATCHED)
-                    self.monitor_descriptor = int(self.monitor.get(zmq.FD))
+            if is_watched:
+                self.monitor = Monitor(self.socket, _WATCHED)
             for topic in topics or ():
                 self.socket.subscribe(topic)
             connect(self.socket, peer.uri)
@@ -64,7 +113,7 @@ class Connection:
     @property
     def descriptors(self) -> list[int]:
         """What to poll: they become readable when libzmq has news for a socket that had none left."""
-        return [descriptor for descriptor in (self._descriptor, self.monitor_descriptor) if descriptor is not None]
+        return [self._descriptor] if self.monitor is None else [self._descriptor, self.monitor.descriptor]
 
     @property
     def is_leaving(self) -> bool:
@@ -95,15 +144,16 @@ class Connection:
             return self._renews_at if self._leaves_at is None else self._leaves_at
         return min(self._leaves_at, self._renews_at)
 
-    def read_monitor(self, now: float) -> bool:
-        """Take note of what became of the connection; return whether it was established meanwhile."""
-        is_established = False
-        with contextlib.suppress(zmq.Again):
-            while self.monitor is not None:
-                event = _read_event(self.monitor.recv_multipart(zmq.DONTWAIT))
-                is_established |= event == zmq.Event.HANDSHAKE_SUCCEEDED
-                self._renews_at = now + _RENEW_AFTER if event & _LOST else None
-        return is_established
+    def read_monitor(self, now: float) -> list[bool]:
+        """Take note of what became of the connection; return whether it was then there, for each time that changed."""
+        changes = []
+        for event, _ in self.monitor.read() if self.monitor is not None else ():
+            self._renews_at = now + _RENEW_AFTER if event & _LOST else None
+            is_there = event == zmq.Event.HANDSHAKE_SUCCEEDED
+            if is_there != self._is_there:
+                self._is_there, self.was_cut = is_there, not is_there
+                changes.append(is_there)
+        return changes
 
     def has_frames(self) -> bool:
         """Return whether there are frames to take; makes libzmq subscribe again after it has connected again."""
@@ -124,13 +174,5 @@ class Connection:
     def close(self) -> None:
         """Close."""
         if self.monitor is not None:
-            with contextlib.suppress(zmq.ZMQError):  # the context is gone, or was closed with all its sockets
-                self.socket.disable_monitor()
-            self.monitor.close(linger=0)
+            self.monitor.close()
         self.socket.close()
-
-
-def _read_event(frames: Sequence[bytes]) -> int:
-    """Return which event a monitor tells of."""
-    # What pyzmq has for it takes asyncio and ssl along: 20 ms and 6 MB.
-    return int.from_bytes(frames[0][:2], sys.byteorder)

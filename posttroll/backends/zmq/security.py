@@ -28,6 +28,9 @@ class Security(Protocol):
     def guard_client(self, socket: zmq.Socket[Any]) -> None:
         """Prepare a socket that will connect."""
 
+    def server_key(self) -> bytes:
+        """Return the public key that servers have to have, in Z85, empty if they need none."""
+
 
 class Open:
     """Plain text. Clients are told apart by their address only, if addresses are configured."""
@@ -41,6 +44,10 @@ class Open:
 
     def guard_client(self, socket: zmq.Socket[Any]) -> None:
         """Nothing to prepare."""
+
+    def server_key(self) -> bytes:
+        """Ask for none."""
+        return b""
 
 
 class Curve:
@@ -60,9 +67,13 @@ class Curve:
     def guard_client(self, socket: zmq.Socket[Any]) -> None:
         """Present the own key, and expect the server to have the configured one."""
         public, secret = load_secret_key(required("client_secret_key_file"))
-        socket.curve_serverkey = load_public_key(required("server_public_key_file"))
+        socket.curve_serverkey = self.server_key()
         socket.curve_publickey = public
         socket.curve_secretkey = secret
+
+    def server_key(self) -> bytes:
+        """Return the configured one."""
+        return load_public_key(required("server_public_key_file"))
 
 
 STRATEGIES: dict[str, Security] = {"unsecure_zmq": Open(), "secure_zmq": Curve()}

@@ -8,7 +8,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import Any
 
@@ -144,7 +144,10 @@ def connect(socket: Socket, uri: str) -> None:
 
 
 class ServerSocket:
-    """A bound socket, the address it got, and the lease of its guard."""
+    """A bound socket, the address it got, and the lease of its guard.
+
+    `prepare` is called with the socket before anybody can connect to it.
+    """
 
     def __init__(
         self,
@@ -153,6 +156,7 @@ class ServerSocket:
         backend: str,
         ports: Ports | None = None,
         options: Mapping[int, Any] | None = None,
+        prepare: Callable[[Socket], None] | None = None,
     ) -> None:
         self.socket = _make(kind, {zmq.BACKLOG: _MOST_LISTENING, **(options or {})})
         self.lease: Lease | None = None
@@ -160,6 +164,8 @@ class ServerSocket:
             if _needs_security(address):
                 with translated_errors(f"secure {address!r}", _BindFailed):
                     self.lease = strategy(backend).guard_server(self.socket)
+            if prepare is not None:
+                prepare(self.socket)
             self.address = _bind(self.socket, address, ports)
         except BaseException:
             self.close(linger=0)

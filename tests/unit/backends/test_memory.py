@@ -7,12 +7,13 @@ from contextlib import closing
 
 import pytest
 
-from posttroll.backends.base import Peer, PublishChannel, SubscribeChannel
+from posttroll.backends.base import LinkChannel, Peer, PublishChannel, SubscribeChannel
 from posttroll.backends.memory import Bus, MemoryBackend
 from posttroll.errors import BindFailed, ConnectionLost, TransportError, UsedAfterFork
 from posttroll.settings import Ports, config
 from tests.fixtures.background import in_background
 from tests.fixtures.waiting import UNIT
+from tests.unit.backends.zmq.forking import in_child
 
 PORTS = Ports(5000, 5003)
 COUNT = 1000
@@ -335,3 +336,52 @@ def test_malformed_addresses_are_refused_with_the_forms_that_would_do(backend: M
 def test_its_nameserver_has_the_plain_port() -> None:
     with config.set(nameserver_port=7000):
         assert MemoryBackend().nameserver_ports() == [("memory", 7000)]
+
+
+def linked(bus: Bus) -> tuple[LinkChannel, LinkChannel, Peer]:
+    """Return two ends of a link, and how the second one calls the first."""
+    backend = MemoryBackend(bus)
+    server, client = backend.open_links("tcp://*:0", PORTS), backend.open_links(None, PORTS)
+    peer = Peer(server.address, "memory")
+    client.connect(peer)
+    assert client.receive(0) == (peer, b"", "", True)
+    return server, client, peer
+
+
+@pytest.mark.parametrize(
+    ("faults", "fewest", "most"),
+    [({}, 500, 500), ({"loss": 0.3}, 300, 400), ({"doubling": 0.3}, 600, 700), ({"reordering": 0.3}, 500, 500)],
+)
+def test_bundles_are_lost_and_doubled_and_overtaken_like_frames(
+    faults: dict[str, float], fewest: int, most: int
+) -> None:
+    server, client, peer = linked(Bus(**faults))  # type: ignore[arg-type]
+    sent = FRAMES[:500]
+
+    for bundle in sent:
+        assert client.send(peer, bundle)
+    arrived = [arrival.bundle for arrival in iter(lambda: server.receive(0), None)]
+
+    assert fewest <= len(arrived) <= most
+    assert set(arrived) <= set(sent)
+    assert (arrived == sent) == (faults == {})
+
+
+def test_the_news_of_a_cut_comes_after_what_is_under_way() -> None:
+    clock = Clock()
+    server, client, peer = linked(Bus(delay=10.0, clock=clock))
+    client.send(peer, b"last words")
+    client.close()
+    assert server.receive(0) is None
+
+    clock.now = 1000.0
+    arrived = [arrival.bundle for arrival in iter(lambda: server.receive(0), None)]
+
+    assert arrived == [b"last words", b""]
+
+
+def test_links_do_not_reach_into_a_child_of_a_fork() -> None:
+    server, client, peer = linked(Bus())
+
+    assert in_child(lambda: client.send(peer, b"bundle")) == "UsedAfterFork"
+    assert in_child(lambda: server.receive(0)) == "UsedAfterFork"

@@ -86,7 +86,7 @@ def test_a_connection_that_was_cut_is_renewed_while_nobody_receives(
 
 def test_an_ordinary_loss_is_left_to_libzmq(free_port: int) -> None:
     with closing(ZMQPublisher(f"tcp://127.0.0.1:{free_port}").start()) as publisher:
-        connection = Connection(peer_at(free_port), [b""], {zmq.LINGER: 0}, is_watched=True)
+        connection = Connection(peer_at(free_port), zmq.SUB, {zmq.LINGER: 0}, [b""])
         assert publisher.wait_for_subscriber(b"", 5 * UNIT)
     assert connection.monitor is not None
     eventually(lambda: connection.read_monitor(0.0) or connection.next_timeout() is None)
@@ -97,7 +97,7 @@ def test_an_ordinary_loss_is_left_to_libzmq(free_port: int) -> None:
 
 def test_what_came_before_the_loss_is_taken_first(free_port: int) -> None:
     with closing(ZMQPublisher(f"tcp://127.0.0.1:{free_port}").start()) as publisher:
-        connection = Connection(peer_at(free_port), [b""], {zmq.LINGER: 0, zmq.MAXMSGSIZE: 100}, is_watched=True)
+        connection = Connection(peer_at(free_port), zmq.SUB, {zmq.LINGER: 0, zmq.MAXMSGSIZE: 100}, [b""])
         assert publisher.wait_for_subscriber(b"", 5 * UNIT)
         publisher.send(b"frame")
         publisher.send(b"x" * 1000)

@@ -12,9 +12,8 @@ import pytest
 import zmq
 
 from posttroll.backends.base import Peer, Received
-from posttroll.backends.zmq import keeper
+from posttroll.backends.zmq import connections, keeper
 from posttroll.backends.zmq import socket as sockets
-from posttroll.backends.zmq import subscriber as subscribers
 from posttroll.backends.zmq.publisher import ZMQPublisher
 from posttroll.backends.zmq.subscriber import ZMQSubscriber
 from posttroll.errors import ConnectionLost, TransportError
@@ -198,7 +197,7 @@ def test_a_malformed_address_leaves_nothing_behind(subscriber: ZMQSubscriber, te
 def test_news_that_somebody_else_took_are_noticed_after_a_while(
     publisher: ZMQPublisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subscribers, "_LONGEST_SLEEP", 0.05)
+    monkeypatch.setattr(connections, "_LONGEST_SLEEP", 0.05)
     with closing(ZMQSubscriber()) as subscriber:
         connect(subscriber, publisher)
         assert subscriber.receive(0.1) is None

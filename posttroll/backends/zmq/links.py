@@ -1,0 +1,250 @@
+"""The ends of links: one ROUTER for all who come in, and one DEALER for each peer that is connected to.
+
+A bundle is one ZeroMQ frame: libzmq ends the whole process by an assertion if a connection is lost between the parts of
+a message of several.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+from collections import deque
+from collections.abc import Hashable
+
+import zmq
+
+from posttroll.backends.base import Arrival, Peer
+from posttroll.backends.zmq.connection import Connection, Monitor, connection_options
+from posttroll.backends.zmq.connections import ConnectingChannel
+from posttroll.backends.zmq.context import close_at_exit
+from posttroll.backends.zmq.security import strategy
+from posttroll.backends.zmq.socket import ServerSocket, Socket, check_process
+from posttroll.settings import Ports
+
+__all__ = ["ZMQLinks"]
+
+_MOST_WAITING = 1000
+# What a bundle may hold beside the largest message: others, and what is said of them.
+_LARGEST_HEAD = 4 * 2**20
+_AT_ONCE = int(zmq.DONTWAIT)  # as an operation on enumerations takes longer than one on a socket
+_AT_ONCE_WITH_MORE = int(zmq.DONTWAIT | zmq.SNDMORE)
+
+_send = zmq.backend.Socket.send  # without what zmq.Socket.send does before and after, for each part
+_receive = zmq.backend.Socket.recv
+
+
+class ZMQLinks(ConnectingChannel[Arrival]):
+    """A channel for links; it is bound if there is an address."""
+
+    _most_at_once = 50
+
+    def __init__(self, address: str | None, ports: Ports, backend: str) -> None:
+        super().__init__()
+        close_at_exit(self, publishes=True)
+        self._keys: dict[Peer, str] = {}
+        self._server: _Server | None = None
+        self._server_is_awake = False
+        self.address = ""
+        try:
+            if address is not None:
+                self._serve(_Server(address, ports, backend))
+        except BaseException:
+            self.close()
+            raise
+
+    def _serve(self, server: _Server) -> None:
+        self._server, self._server_is_awake = server, True
+        self.address = server.address
+        for descriptor in server.descriptors:
+            self._descriptors.register(descriptor, select.POLLIN)
+
+    def connect(self, peer: Peer) -> None:
+        """Connect; known peers stay as they are."""
+        self._order(lambda: self._connect(peer))
+
+    def _connect(self, peer: Peer) -> None:
+        self._check_open(peer)
+        if peer not in self._connections:
+            # Without IMMEDIATE, bundles for a peer that is not there would pile up and be sent when it comes.
+            connection = Connection(peer, zmq.DEALER, {zmq.IMMEDIATE: 1, **_options()})
+            is_secure = connection.socket.get(zmq.MECHANISM) == zmq.CURVE
+            self._keys[peer] = strategy(peer.backend).server_key().decode() if is_secure else ""
+            self._add(connection)
+
+    def disconnect(self, peer: Peer) -> None:
+        """Disconnect, after what was sent; unknown peers are ignored."""
+        self._order(lambda: self._disconnect(peer))
+
+    def _disconnect(self, peer: Peer) -> None:
+        if peer in self._connections:
+            self._drop(self._connections[peer])
+            del self._keys[peer]
+
+    def receive(self, timeout: float | None) -> Arrival | None:
+        """Return the next arrival; None after `timeout` seconds (None: wait for ever), when woken and when closed."""
+        return self._receive(timeout)
+
+    def send(self, peer: Hashable, bundle: bytes) -> bool:
+        """Send a bundle; return False if the peer is not there, or does not take it now."""
+        check_process(self._pid)
+        try:
+            with self._lock:
+                return not self._closed and self._send(peer, bundle)
+        except zmq.ZMQError:
+            return False
+        finally:
+            if self._orders:
+                self._carry_out_orders()
+
+    def _send(self, peer: Hashable, bundle: bytes) -> bool:
+        # To send may take the news that something came, hence who is sent to is looked at before the next sleep.
+        if isinstance(peer, Peer):
+            connection = self._connections.get(peer)
+            if connection is None or connection.was_cut:
+                return False
+            self._awake.add(connection)
+            _send(connection.socket, bundle, _AT_ONCE)
+            return True
+        if self._server is None or not isinstance(peer, bytes) or peer not in self._server.present:
+            return False
+        self._server_is_awake = True
+        _send(self._server.socket, peer, _AT_ONCE_WITH_MORE)
+        _send(self._server.socket, bundle, _AT_ONCE)
+        return True
+
+    def _drain(self, connection: Connection, most: int) -> bool:
+        socket, key = connection.socket, self._keys[connection.peer]
+        with contextlib.suppress(zmq.Again):
+            for _ in range(most):
+                if bundle := _bundle_in(socket, _receive_frame(socket)):
+                    self._ready.append(Arrival(connection.peer, bundle, key))
+            return False
+        return True
+
+    def _tell(self, connection: Connection, changes: list[bool]) -> None:
+        self._ready.extend(Arrival(connection.peer, connected=is_there) for is_there in changes)
+
+    def _is_awake(self) -> bool:
+        return self._server_is_awake or super()._is_awake()
+
+    def _stir(self, descriptor: int) -> None:
+        if self._server is not None and descriptor in self._server.descriptors:
+            self._server_is_awake = True
+            self._server.stir(descriptor)
+        else:
+            super()._stir(descriptor)
+
+    def _take(self, most: int) -> None:
+        super()._take(most)
+        if self._server is not None and self._server_is_awake:
+            self._server_is_awake = not self._server.take(most, self._ready)
+
+    def _close_sockets(self) -> None:
+        super()._close_sockets()
+        if self._server is not None:
+            self._server.close()
+
+
+class _Server:
+    """The bound socket, and who came in.
+
+    A guest is known to the socket by its routing id, and to the monitor by its descriptor, which may be another one's
+    soon after. Both come with what the guest sends.
+    """
+
+    def __init__(self, address: str, ports: Ports, backend: str) -> None:
+        self.present: set[bytes] = set()
+        """The routing ids of those who have sent something and were not cut since."""
+        self._guests: dict[int, bytes | None] = {}  # the same by descriptor, None for who has not sent anything
+        self._has_news = False
+        with contextlib.ExitStack() as undo:
+
+            def watch(socket: Socket) -> None:
+                self._monitor = Monitor(socket, zmq.Event.ACCEPTED | zmq.Event.DISCONNECTED)
+                undo.callback(self._monitor.close)
+
+            options = {zmq.ROUTER_MANDATORY: 1, **_options()}
+            self._bound = ServerSocket(zmq.ROUTER, address, backend, ports, options, prepare=watch)
+            undo.pop_all()
+        self.socket = self._bound.socket
+        self.address = self._bound.address
+        self.descriptors = [int(self.socket.get(zmq.FD)), self._monitor.descriptor]
+        self._is_secure = self.socket.get(zmq.MECHANISM) == zmq.CURVE
+
+    def stir(self, descriptor: int) -> None:
+        """Note that a descriptor is readable."""
+        self._has_news |= descriptor == self._monitor.descriptor
+
+    def take(self, most: int, arrivals: deque[Arrival]) -> bool:
+        """Take so many bundles at most, and the news; return whether those were all."""
+        try:
+            for _ in range(most):
+                self._take_one(arrivals)
+        except zmq.Again:
+            return True
+        finally:
+            if self._has_news:
+                self._read_news(arrivals)
+        return False
+
+    def _take_one(self, arrivals: deque[Arrival]) -> None:
+        guest = _receive(self.socket, _AT_ONCE)
+        frame = _receive_frame(self.socket)
+        key = str(frame.get("User-Id")) if self._is_secure else ""
+        if bundle := _bundle_in(self.socket, frame):
+            arrivals.append(Arrival(guest, bundle, key))
+        self.present.add(guest)
+        descriptor = _descriptor_of(frame)
+        if descriptor is not None and self._guests.get(descriptor) != guest:
+            self._meet(descriptor, guest, arrivals)
+
+    def _meet(self, descriptor: int, guest: bytes, arrivals: deque[Arrival]) -> None:
+        """Note whose a descriptor is; who had it before, or has it no longer, was cut."""
+        self._read_news(arrivals)
+        self._part(self._guests.get(descriptor, guest), arrivals)
+        if descriptor in self._guests:
+            self._guests[descriptor] = guest
+
+    def _read_news(self, arrivals: deque[Arrival]) -> None:
+        self._has_news = False
+        for event, descriptor in self._monitor.read():
+            self._part(self._guests.pop(descriptor, None), arrivals)
+            if event == zmq.Event.ACCEPTED:
+                self._guests[descriptor] = None
+
+    def _part(self, guest: bytes | None, arrivals: deque[Arrival]) -> None:
+        """Tell that a guest was cut, if it is one that has sent something."""
+        if guest is not None:
+            self.present.discard(guest)
+            arrivals.append(Arrival(guest))
+
+    def close(self) -> None:
+        """Close; what was sent goes on for a second at most."""
+        self._monitor.close()
+        self._bound.close()
+
+
+def _options() -> dict[int, int]:
+    options = connection_options()
+    options[zmq.MAXMSGSIZE] += _LARGEST_HEAD
+    return {zmq.SNDHWM: _MOST_WAITING, zmq.RCVHWM: _MOST_WAITING, **options}
+
+
+def _descriptor_of(frame: zmq.Frame) -> int | None:
+    """Return the descriptor that a frame came by; None within the process."""
+    try:
+        return int(frame.get(zmq.SRCFD))
+    except zmq.ZMQError:
+        return None
+
+
+def _receive_frame(socket: Socket) -> zmq.Frame:
+    return _receive(socket, _AT_ONCE, copy=False)
+
+
+def _bundle_in(socket: Socket, frame: zmq.Frame) -> bytes:
+    """Return what is in a frame, b"" if it has others after it, which is no bundle of ours."""
+    is_alone = not frame.more
+    while frame.more:
+        frame = _receive_frame(socket)
+    return frame.bytes if is_alone else b""
