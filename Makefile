@@ -4,6 +4,8 @@ VENV ?= .venv
 COVERAGE ?= on
 # Further arguments of the benchmark, such as `--only rates`.
 BENCH ?=
+# Further arguments of the soak, such as `--messages 200000 --minutes 30 --seed 7`.
+SOAK ?=
 # Most tests wait for other processes, so more of them than there are cores can run at a time.
 WORKERS ?= 4
 
@@ -18,7 +20,7 @@ SOURCES := $(shell find posttroll -name '*.py') pyproject.toml
 # Older versions of pip do not know dependency groups.
 PIP := pip>=25.1
 
-.PHONY: setup demo test test-fast check docs bench bench-quick clean
+.PHONY: setup demo test test-fast check docs bench bench-quick soak clean
 
 setup: $(READY)
 
@@ -67,6 +69,9 @@ bench: $(READY)
 
 bench-quick: $(READY)
 	$(VENV)/bin/python -m bench --quick $(BENCH)
+
+soak: $(READY)
+	$(VENV)/bin/python -m tests.soak $(SOAK)
 
 clean:
 	rm -rf .venv* build dist doc/build .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -20,6 +20,7 @@ from typing import Any
 from watchdog.events import FileCreatedEvent, FileMovedEvent, FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 
+from posttroll.errors import PosttrollError
 from posttroll.message import Message
 from posttroll.publisher import Publish
 
@@ -77,7 +78,7 @@ def publish_arrivals(directory: Path, name: str, subject: str) -> None:
     """Publish until the process is told to end."""
     with watching(directory) as arrivals, Publish(name) as publisher:
         print(f"watching {directory}", flush=True)
-        if publisher.wait_for_subscriber(subject, timeout=10):
+        if publisher.journal is None and publisher.wait_for_subscriber(subject, timeout=10):
             print("somebody is listening", flush=True)
         while True:
             publisher.heartbeat(HEARTBEAT_INTERVAL)
@@ -100,7 +101,10 @@ def main() -> None:
         parser.error(f"{options.directory} is no directory")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit())
-    publish_arrivals(options.directory.resolve(), options.name, options.subject)
+    try:
+        publish_arrivals(options.directory.resolve(), options.name, options.subject)
+    except (PosttrollError, OSError) as error:
+        sys.exit(f"{parser.prog}: {error}")
 
 
 if __name__ == "__main__":

@@ -112,7 +112,9 @@ class AddressReceiver:
             return self
         with ExitStack() as resources:
             address = f"tcp://{self._host}:{self._port}"
-            feed = resources.enter_context(Publish(_NAME, self._port, [_ALIAS], nameservers=False, address=address))
+            # Who subscribes to addresses asks for those that it has missed.
+            options: dict[str, Any] = {"nameservers": False, "address": address, "journal": False}
+            feed = resources.enter_context(Publish(_NAME, self._port, [_ALIAS], **options))
             _, receiver = self.set_up_address_receiver(get_configured_broadcast_port())
             resources.callback(receiver.close)
             logger.info("hearing %s; telling of changes at tcp://%s:%s", self._way_in(), self._host, feed.port_number)

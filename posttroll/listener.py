@@ -4,15 +4,39 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from queue import Queue
 from typing import Any, Literal
 
 from posttroll.message import Message
-from posttroll.subscriber import Address, Nameserver, Subscriber, create_subscriber_from_dict_config
+from posttroll.subscriber import (
+    Acknowledge,
+    Address,
+    Nameserver,
+    StartAt,
+    Subscriber,
+    create_subscriber_from_dict_config,
+)
 from posttroll.threads import Worker
 
 __all__ = ["Listener", "ListenerContainer"]
+
+
+class _AcceptingQueue(Queue[Message]):
+    """Accepts a message when the thread that got it asks for the next one."""
+
+    def __init__(self, accept: Callable[[Message], object]) -> None:
+        super().__init__()
+        self._accept = accept
+        self._former = threading.local()
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Message:
+        former = getattr(self._former, "message", None)
+        if former is not None:
+            self._former.message = None
+            self._accept(former)
+        self._former.message = message = super().get(block, timeout)
+        return message
 
 
 class Listener:
@@ -20,6 +44,9 @@ class Listener:
 
     It is connected from the construction on, and to publishers that come later too; the arguments are those of
     `NSSubscriber`, and with ``nameserver=False`` and addresses no nameserver is asked.
+
+    A durable message counts as accepted when the next one is taken from the queue; on a queue that was given, when it
+    is put there.
     """
 
     logger = logging.getLogger("posttroll.listener.Listener")
@@ -31,9 +58,15 @@ class Listener:
         addresses: Address | Iterable[Address] | None = None,
         nameserver: Nameserver | Literal[False] | None = "localhost",
         services: str | Iterable[str] | None = "",
+        durable: str | None = None,
+        start_at: StartAt = "new",
+        acknowledge: Acknowledge = "auto",
     ) -> None:
         self.topics = topics
+        if queue is None and durable is not None and acknowledge == "auto":
+            queue, acknowledge = _AcceptingQueue(self.accept), "manual"
         self.queue: Queue[Message] = Queue() if queue is None else queue
+        self._options = {"durable": durable, "start_at": start_at, "acknowledge": acknowledge}
         self.addresses = addresses
         self.nameserver = nameserver
         self.services = services
@@ -52,6 +85,7 @@ class Listener:
                 "addresses": self.addresses,
                 "nameserver": self.nameserver,
                 "addr_listener": True,
+                **({} if self._options["durable"] is None else self._options),
             }
         )
 
@@ -72,6 +106,10 @@ class Listener:
         """Put one message on the queue."""
         self.queue.put(msg)
 
+    def accept(self, msg: Message) -> bool:
+        """Do the same as `Subscriber.accept`."""
+        return self.subscriber is not None and self.subscriber.accept(msg)
+
     def stop(self) -> None:
         """Disconnect and end `run`, from any thread; harmless when stopped."""
         self.running = False
@@ -87,7 +125,7 @@ class Listener:
 class ListenerContainer:
     """A listener with its thread and its queue, `output_queue`.
 
-    Without topics nothing is started before `restart_listener`.
+    Without topics nothing is started before `restart_listener`. The arguments are those of `Listener`.
     """
 
     logger = logging.getLogger("posttroll.listener.ListenerContainer")
@@ -98,11 +136,18 @@ class ListenerContainer:
         addresses: Address | Iterable[Address] | None = None,
         nameserver: Nameserver | Literal[False] | None = "localhost",
         services: str | Iterable[str] | None = "",
+        durable: str | None = None,
+        start_at: StartAt = "new",
+        acknowledge: Acknowledge = "auto",
     ) -> None:
         self.addresses = addresses
         self.nameserver = nameserver
         self.services = services
+        self._options: dict[str, Any] = {"durable": durable, "start_at": start_at, "acknowledge": acknowledge}
         self.output_queue: Queue[Message] = Queue()
+        if durable is not None and acknowledge == "auto":
+            self.output_queue = _AcceptingQueue(self.accept)
+            self._options["acknowledge"] = "manual"
         self.listener: Listener | None = None
         self.thread: threading.Thread | None = None
         self._worker: Worker | None = None
@@ -112,11 +157,15 @@ class ListenerContainer:
     def restart_listener(self, topics: str | Iterable[str]) -> None:
         """Listen for other topics from now on; the queue stays the same."""
         self.stop()
-        listener = Listener(topics, self.output_queue, self.addresses, self.nameserver, self.services)
+        listener = Listener(topics, self.output_queue, self.addresses, self.nameserver, self.services, **self._options)
         self.listener = listener
         self._worker = Worker("posttroll-listener", lambda _: listener.run(), wake=listener.stop)
         self.thread = self._worker.start().thread
         self.logger.debug("started for %s", topics)
+
+    def accept(self, msg: Message) -> bool:
+        """Do the same as `Subscriber.accept`."""
+        return self.listener is not None and self.listener.accept(msg)
 
     def stop(self) -> None:
         """Stop listening; what is on the queue stays there. Harmless when stopped."""

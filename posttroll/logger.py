@@ -54,7 +54,7 @@ class PytrollHandler(logging.Handler):
     def __init__(self, name: str, port: int = 0) -> None:
         super().__init__()
         self.setFormatter(PytrollFormatter())
-        self._publisher = NoisyPublisher(name, port).start()
+        self._publisher = NoisyPublisher(name, port, journal=False).start()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Publish one record; errors go where `logging` sends those of handlers."""

@@ -10,11 +10,14 @@ import time
 import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from posttroll.errors import EncodeError, MessageError
 from posttroll.protocol import codec
 from posttroll.settings import read
+
+if TYPE_CHECKING:
+    from posttroll.protocol.link import Delivery
 
 __all__ = [
     "CURRENT_MESSAGE_VERSION",
@@ -51,6 +54,8 @@ class Message:
     data: Any
     binary: bool
     version: str | None
+    delivery: Delivery | None = None
+    """What a durable subscriber has to settle; None for a message that came otherwise."""
 
     def __init__(
         self,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from posttroll.backends.base import Backend, DatagramSender, Peer
 from posttroll.backends.registry import configured_backend
@@ -202,7 +203,8 @@ class AddressBroadcaster(MessageBroadcaster):
 class AddressServiceBroadcaster(MessageBroadcaster):
     """Announces that a publisher of one or more services is at an address; says goodbye at the stop.
 
-    An `address` that can change is given as a function, which is asked before each announcement.
+    An `address` that can change is given as a function, which is asked before each announcement. `extra` returns what
+    else is to be said of a publisher at an address.
     """
 
     def __init__(
@@ -212,8 +214,10 @@ class AddressServiceBroadcaster(MessageBroadcaster):
         data_type: str | Sequence[str],
         interval: float = 2,
         nameservers: str | Iterable[str] | None = None,
+        extra: Callable[[str], Mapping[str, Any]] | None = None,
     ) -> None:
         self._name = name
+        self._extra = extra or (lambda _: {})
         self._services = tuple(_as_list(data_type))
         self._find_address = address if callable(address) else lambda: address
         self._address = self._find_address()
@@ -226,9 +230,15 @@ class AddressServiceBroadcaster(MessageBroadcaster):
     def _texts(self) -> tuple[str, str]:
         """Return the announcement and the goodbye."""
         subject = announcement_subject(self._name)
-        data = PublisherAddress(self._address, self._services, self._backend_name, NEWEST_VERSION).as_data()
+        address = PublisherAddress(
+            self._address,
+            self._services,
+            self._backend_name,
+            NEWEST_VERSION,
+            extra=self._extra(self._address),
+        )
         goodbye = {"URI": self._address, "service": list(self._services)}
-        return Message(subject, ANNOUNCEMENT, data).encode(), Message(subject, GOODBYE, goodbye).encode()
+        return Message(subject, ANNOUNCEMENT, address.as_data()).encode(), Message(subject, GOODBYE, goodbye).encode()
 
     def _update(self) -> None:
         address = self._find_address()

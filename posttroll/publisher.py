@@ -6,8 +6,9 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
-from types import TracebackType
-from typing import Any, Literal
+from contextlib import ExitStack
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Any, Literal
 
 from posttroll.backends.base import PublishChannel
 from posttroll.backends.registry import configured_backend
@@ -17,6 +18,10 @@ from posttroll.message_broadcaster import AddressServiceBroadcaster, sendaddress
 from posttroll.protocol.drops import Drops
 from posttroll.protocol.topics import as_prefix
 from posttroll.settings import Ports, read
+
+if TYPE_CHECKING:
+    from posttroll.durable import Outbox
+    from posttroll.journal import Journal, Wish
 
 __all__ = [
     "NoisyPublisher",
@@ -39,7 +44,7 @@ _NOISY_DEFAULTS = {
     "min_port": None,
     "max_port": None,
 }
-_LIMITS = ("when_full", "on_overrun")
+_OPTIONS = ("when_full", "on_overrun", "journal", "link_port", "on_expired")
 
 
 def get_own_ip() -> str:
@@ -65,6 +70,12 @@ class Publisher:
     (setting ``send_high_water_mark``); when that is full, `when_full` decides: "drop" loses the message for that
     subscriber alone, "block" makes `send` wait. That a queue got full is counted in `overruns`, logged, and told to
     `on_overrun`, which is called with the publisher.
+
+    With a `journal`, which is True, a path, or an open `Journal` such as a `MemoryJournal`, messages are kept until all
+    durable subscribers have accepted them, but not for ever: see the settings ``journal_…``. Those subscribers connect
+    to `link_port`; 0 takes a free one. What was too old for one of them is counted in `expired` and told to
+    `on_expired`, which is called, in another thread, with the subscriber's durable name and the number of messages.
+    The journal is closed at the stop.
     """
 
     def __init__(
@@ -75,6 +86,9 @@ class Publisher:
         max_port: int | None = None,
         when_full: str | None = None,
         on_overrun: Callable[[Publisher], None] | None = None,
+        journal: Wish = None,
+        link_port: int = 0,
+        on_expired: Callable[[str, int], None] | None = None,
     ) -> None:
         self._backend = configured_backend()
         self._address = address
@@ -84,17 +98,48 @@ class Publisher:
         if self._when_full not in ("drop", "block"):
             raise ConfigurationError(f"when_full is {when_full!r}, but must be drop or block")
         self._on_overrun = on_overrun
+        self._open_outbox = self._make_outbox_opener(journal, link_port)
+        self._on_expired = on_expired
+        self._expired = 0
+        self._outbox: Outbox | None = None
         self._overruns = Drops()
-        self._failures = Drops()
+        self._troubles = Drops()
         self._last_beat: float | None = None
         self._publisher: PublishChannel | None = None
 
     def start(self) -> Publisher:
-        """Bind the address; `BindFailed`."""
+        """Open the journal, if there is to be one, and bind the address; `JournalError`, `BindFailed`."""
         self.stop()
-        self._publisher = self._backend.open_publish(self._address, self._ports, self._when_full)
+        with ExitStack() as opened:
+            self._publisher = self._backend.open_publish(self._address, self._ports, self._when_full)
+            opened.callback(self._publisher.close)
+            self._outbox = None if self._open_outbox is None else self._open_outbox(self._publisher.address)
+            opened.pop_all()
         logger.debug("publisher %s started on %s", self._name, self._publisher.address)
         return self
+
+    def _make_outbox_opener(self, wish: Wish, link_port: int) -> Callable[[str], Outbox] | None:
+        """Return what opens the journal and serves it beside an address; None if there is to be no journal."""
+        if wish is False or (wish is None and not read("journal")):
+            return None
+        # Imported for those who have a journal: most have none, and start the quicker.
+        from posttroll.durable import Outbox
+        from posttroll.journal import journal_opener
+
+        open_journal = journal_opener(wish, self._name or self._address)
+        if open_journal is None:
+            return None
+        max_deliveries = read("max_deliveries")
+        return lambda address: Outbox(
+            open_journal(),
+            self._backend,
+            address,
+            self._ports,
+            link_port,
+            self._name or address,
+            self._tell_expired,
+            max_deliveries,
+        )
 
     @property
     def name(self) -> str:
@@ -113,8 +158,27 @@ class Publisher:
         """How often the queue of some subscriber was found full; in between it may lose many messages."""
         return self._overruns.total()
 
-    def send(self, msg: str | Message) -> None:
-        """Publish a message, or the text of one, which is not looked into; safe from several threads."""
+    @property
+    def journal(self) -> Journal | None:
+        """The journal, if the publisher has one and is started."""
+        return None if self._outbox is None else self._outbox.journal
+
+    @property
+    def link_address(self) -> str | None:
+        """The address bound for durable subscribers, if there is a journal and the publisher is started."""
+        return None if self._outbox is None else self._outbox.address
+
+    @property
+    def expired(self) -> int:
+        """How many messages became too old before a durable subscriber got them, counted once for each of those."""
+        return self._expired
+
+    def send(self, msg: str | Message, ttl: float | None = None) -> None:
+        """Publish a message, or the text of one, which is not looked into; safe from several threads.
+
+        With a journal, return when it is kept there; it is for durable subscribers that come for it within `ttl`
+        seconds. When it cannot be kept, it is not published either: `JournalFull` and other `JournalError`.
+        """
         if isinstance(msg, Message):
             msg = msg.encode()
         if not isinstance(msg, str):
@@ -123,12 +187,14 @@ class Publisher:
             frame = msg.encode()
         except UnicodeEncodeError as error:
             raise EncodeError(f"text cannot be written in UTF-8: {error}") from None
-        if not self._channel.send(frame):
+        publish = self._channel.send
+        had_room = publish(frame) if self._outbox is None else self._outbox.send(frame, ttl, publish)
+        if not had_room:
             self._tell_overrun()
 
-    def send_string(self, msg: str | Message) -> None:
+    def send_string(self, msg: str | Message, ttl: float | None = None) -> None:
         """Do the same as `send`."""
-        self.send(msg)
+        self.send(msg, ttl)
 
     def wait_for_subscriber(self, topic: str = "", timeout: float | None = None) -> bool:
         """Wait, `timeout` seconds at most, until messages of `topic` have a subscriber; return whether they have.
@@ -142,18 +208,49 @@ class Publisher:
         now = time.monotonic()
         if min_interval and self._last_beat is not None and now - self._last_beat < min_interval:
             return
-        subject = f"/heartbeat/{'_'.join(self._name.split())}"
-        self.send(Message(subject, "beat", {"min_interval": min_interval}).encode())
+        if self._outbox is None:
+            self.send(self._heartbeat(min_interval))
+        else:
+            channel = self._channel
+            self._outbox.beat(lambda extra: channel.send(self._heartbeat(min_interval, extra).encode().encode()))
         self._last_beat = now
 
+    def _heartbeat(self, min_interval: float, extra: Mapping[str, Any] = MappingProxyType({})) -> Message:
+        return Message(f"/heartbeat/{'_'.join(self._name.split())}", "beat", {"min_interval": min_interval, **extra})
+
     def stop(self) -> None:
-        """Stop publishing; harmless before the start and when stopped."""
-        if self._publisher is not None:
-            self._publisher.close()
+        """Stop publishing; harmless before the start and when stopped. What is in the journal stays there."""
+        try:
+            if self._outbox is not None:
+                self._outbox.stop()  # first, so that nothing is kept that can no longer be published
+        finally:
+            if self._publisher is not None:
+                self._publisher.close()
+            self._outbox = None
 
     def close(self) -> None:
         """Do the same as `stop`."""
         self.stop()
+
+    def _tell_expired(self, consumer: str, count: int) -> None:
+        self._expired += count
+        if self._troubles.add("expired", time.monotonic()):
+            logger.warning(
+                "publisher %s: %d messages became too old before consumer %s got them (%d so far, of all consumers)",
+                self._name or self._address,
+                count,
+                consumer,
+                self._expired,
+            )
+        self._call("on_expired", self._on_expired, consumer, count)
+
+    def _call(self, name: str, callback: Callable[..., None] | None, *arguments: Any) -> None:
+        if callback is not None:
+            try:
+                callback(*arguments)
+            except Exception:
+                if self._troubles.add(name, time.monotonic()):
+                    logger.exception("%s of publisher %s failed", name, self._name or self._address)
 
     @property
     def _channel(self) -> PublishChannel:
@@ -169,20 +266,14 @@ class Publisher:
                 "delayed" if self._when_full == "block" else "dropped for it",
                 self.overruns,
             )
-        if self._on_overrun is not None:
-            try:
-                self._on_overrun(self)
-            except Exception:
-                if self._failures.add("on_overrun", time.monotonic()):
-                    logger.exception("on_overrun of publisher %s failed", self._name or self._address)
+        self._call("on_overrun", self._on_overrun, self)
 
 
 class NoisyPublisher:
     """A publisher that announces itself under a name and aliases.
 
     `nameservers`: the hosts (``host`` or ``host:port``) to register at; without any, everybody around is told, by
-    multicast. `broadcast_interval`: seconds between announcements; 0: none. `limits`: the `when_full` and `on_overrun`
-    of a `Publisher`.
+    multicast. `broadcast_interval`: seconds between announcements; 0: none. `options`: what else a `Publisher` takes.
     """
 
     _publisher_class = Publisher
@@ -196,7 +287,7 @@ class NoisyPublisher:
         nameservers: str | Iterable[str] | None = None,
         min_port: int | None = None,
         max_port: int | None = None,
-        **limits: Any,
+        **options: Any,
     ) -> None:
         self.min_port = min_port
         self.max_port = max_port
@@ -204,7 +295,7 @@ class NoisyPublisher:
         self._services = [name, *([aliases] if isinstance(aliases, str) else aliases or ())]
         self._broadcast_interval = broadcast_interval
         self._nameservers = [nameservers] if isinstance(nameservers, str) else list(nameservers or ())
-        self._publisher = self._publisher_class(f"tcp://*:{port}", name, min_port, max_port, **limits)
+        self._publisher = self._publisher_class(f"tcp://*:{port}", name, min_port, max_port, **options)
         self._announcer: AddressServiceBroadcaster | None = None
 
     def start(self) -> NoisyPublisher:
@@ -230,11 +321,19 @@ class NoisyPublisher:
             self._services,
             self._broadcast_interval,
             self._nameservers,
+            **({} if self.journal is None else {"extra": self._links_at}),
         )
         self._announcer.start()
 
     def _address_at(self, host: str) -> str:
         return f"tcp://{host}:{self.port_number}"
+
+    def _links_at(self, address: str) -> dict[str, str]:
+        """Return what the announcement of an address says of the journal and where it is served."""
+        if self.journal is None or self.link_address is None:
+            return {}
+        _, _, port = self.link_address.rpartition(":")
+        return {"link": f"{address.rpartition(':')[0]}:{port}", "journal": self.journal.identity}
 
     @property
     def port_number(self) -> int | None:
@@ -246,13 +345,28 @@ class NoisyPublisher:
         """How often the queue of some subscriber was found full; in between it may lose many messages."""
         return self._publisher.overruns
 
-    def send(self, msg: str | Message) -> None:
-        """Publish a message, or the text of one; safe from several threads."""
-        self._publisher.send(msg)
+    @property
+    def journal(self) -> Journal | None:
+        """The journal, if the publisher has one and is started."""
+        return self._publisher.journal
 
-    def send_string(self, msg: str | Message) -> None:
+    @property
+    def link_address(self) -> str | None:
+        """The address bound for durable subscribers, if there is a journal and the publisher is started."""
+        return self._publisher.link_address
+
+    @property
+    def expired(self) -> int:
+        """How many messages became too old before a durable subscriber got them, counted once for each of those."""
+        return self._publisher.expired
+
+    def send(self, msg: str | Message, ttl: float | None = None) -> None:
+        """Publish a message, or the text of one; safe from several threads. See `Publisher.send`."""
+        self._publisher.send(msg, ttl)
+
+    def send_string(self, msg: str | Message, ttl: float | None = None) -> None:
         """Do the same as `send`."""
-        self.send(msg)
+        self.send(msg, ttl)
 
     def wait_for_subscriber(self, topic: str = "", timeout: float | None = None) -> bool:
         """Wait, `timeout` seconds at most, until messages of `topic` have a subscriber; return whether they have."""
@@ -295,8 +409,18 @@ class Publish:
         when_full: str | None = None,
         on_overrun: Callable[[Publisher], None] | None = None,
         address: str | None = None,
+        journal: Wish = None,
+        link_port: int = 0,
+        on_expired: Callable[[str, int], None] | None = None,
     ) -> None:
-        optional = {"when_full": when_full, "on_overrun": on_overrun, "address": address}
+        optional = {
+            "when_full": when_full,
+            "on_overrun": on_overrun,
+            "address": address,
+            "journal": journal,
+            "link_port": link_port or None,
+            "on_expired": on_expired,
+        }
         self.publisher = create_publisher_from_dict_config(
             {
                 "name": name,
@@ -331,5 +455,5 @@ def create_publisher_from_dict_config(settings: Mapping[str, Any]) -> Publisher 
         return Publisher(address, **{key: value for key, value in given.items() if key not in _NOISY_ONLY})
     if "name" not in given:
         raise MissingSetting("NoisyPublisher requires a name")
-    defaults = {**_NOISY_DEFAULTS, **{key: given[key] for key in _LIMITS if key in given}}
+    defaults = {**_NOISY_DEFAULTS, **{key: given[key] for key in _OPTIONS if key in given}}
     return NoisyPublisher(given["name"], **{key: given.get(key, default) for key, default in defaults.items()})

@@ -29,7 +29,7 @@ def patched_publisher() -> Iterator[list[str]]:
         started.add(publisher)
         return publisher
 
-    def send(publisher: Publisher, message: str | Message) -> None:
+    def send(publisher: Publisher, message: str | Message, ttl: float | None = None) -> None:
         if publisher not in started:
             raise RuntimeError("Cannot 'send' before the publisher is started.")
         if not isinstance(message, (str, Message)):

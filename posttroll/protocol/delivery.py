@@ -38,10 +38,8 @@ class Delivery(Generic[M]):
     def accept(self, frame: bytes, uri: str, now: float) -> M | None:
         """Return the message in a frame from `uri` if it is one and wanted."""
         message = self.decode(frame, uri, now)
-        if message is None or (self._filter is not None and not self._is_wanted(message, self._filter, uri, now)):
+        if message is None or not self.wants(message, uri, now):
             return None
-        if self._translate:
-            message.sender = f"{message.sender.partition('@')[0]}@{_host_of(uri)}"
         return message
 
     def decode(self, frame: bytes, uri: str, now: float) -> M | None:
@@ -51,6 +49,14 @@ class Delivery(Generic[M]):
         except MessageError as error:
             self._drop("not a message", uri, error, now)
             return None
+
+    def wants(self, message: M, uri: str, now: float) -> bool | None:
+        """Return whether the message passes the filter, None if that failed; if so, its sender is translated."""
+        if self._filter is not None and not (is_wanted := self._is_wanted(message, self._filter, uri, now)):
+            return is_wanted
+        if self._translate:
+            message.sender = f"{message.sender.partition('@')[0]}@{_host_of(uri)}"
+        return True
 
     def call(self, callback: Callable[[M], object], frame: bytes, uri: str, now: float) -> None:
         """Hand the message in a frame to a callback."""
@@ -62,12 +68,12 @@ class Delivery(Generic[M]):
                 if self.drops.add("hook failed", now):
                     logger.exception("a hook failed on a message from %s", uri)
 
-    def _is_wanted(self, message: M, message_filter: Callable[[M], object], uri: str, now: float) -> bool:
+    def _is_wanted(self, message: M, message_filter: Callable[[M], object], uri: str, now: float) -> bool | None:
         try:
             return bool(message_filter(message))
         except Exception as error:
             self._drop("filter failed", uri, error, now)
-            return False
+            return None
 
     def _drop(self, reason: str, uri: str, error: Exception, now: float) -> None:
         if self.drops.add(reason, now):

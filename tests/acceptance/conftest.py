@@ -7,18 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.processes import Site, opened
-
-
-def port_settings(ports: list[int]) -> dict[str, object]:
-    """Return the settings that give all of discovery ports of its own."""
-    names = ("nameserver_port", "secure_zmq_nameserver_port", "broadcast_port", "address_publish_port")
-    return dict(zip(names, ports, strict=True))
+from tests.acceptance.processes import Site, loopback_settings, opened
 
 
 @pytest.fixture
 def site(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> Iterator[Site]:
     """Run programs on loopback, on ports of their own."""
-    loopback = {"multicast_interface": "127.0.0.1", "advertised_host": "127.0.0.1"}
-    with opened(Site(tmp_path, {**port_settings(free_ports(4)), **loopback})) as site:
+    with opened(Site(tmp_path, loopback_settings(free_ports(4)))) as site:
         yield site

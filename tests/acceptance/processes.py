@@ -195,6 +195,13 @@ class Site:
             process.close()
 
 
+def loopback_settings(ports: Sequence[int]) -> dict[str, object]:
+    """Return the settings that keep all of discovery on loopback, on ports of its own."""
+    names = ("nameserver_port", "secure_zmq_nameserver_port", "broadcast_port", "address_publish_port")
+    own = {"multicast_interface": "127.0.0.1", "advertised_host": "127.0.0.1"}
+    return {**dict(zip(names, ports, strict=True)), **own}
+
+
 @contextmanager
 def opened(site: Site) -> Iterator[Site]:
     """End what runs on the site at the end of the block."""

@@ -15,6 +15,7 @@ from bench.__main__ import main
 from bench.harness import Contender, Failure, Goal, Measurement, Plan, Results, Unavailable, Verdict, run
 from bench.lines import connected, highest_rate
 from bench.report import as_markdown
+from bench.servers import SERVERS, Server, running
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ALPHA = Contender("this package", Path(sys.executable), "posttroll")
@@ -109,6 +110,29 @@ def test_a_system_whose_server_is_not_installed_is_left_out_with_a_note(monkeypa
 
     assert [contender.name for contender in contenders] == [who.OURS]
     assert notes == ["NATS is left out: nats-server is not installed"]
+
+
+def test_a_server_that_does_not_start_is_left_out_with_what_it_said():
+    server = Server("sh", "amqp", lambda program, port, directory: [program, "-c", "echo no such setting; exit 1"])
+
+    with pytest.raises(Unavailable, match="sh does not start: no such setting"), running(server):
+        pass
+
+
+def test_contenders_that_need_the_same_server_share_it(monkeypatch):
+    listening = Server(
+        Path(sys.executable).name,
+        "amqp",
+        lambda program, port, directory: [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"],
+    )
+    monkeypatch.setitem(SERVERS, who.RABBITMQ, listening)
+    monkeypatch.setattr("bench.environments.clients", lambda: Path(sys.executable))
+
+    with contextlib.ExitStack() as stack:
+        classic, quorum = who.made([who.RABBITMQ, who.QUORUM], stack, print)
+
+    assert classic.server == quorum.server
+    assert classic.ends != quorum.ends
 
 
 def test_a_goal_is_held_against_the_ratio_of_the_medians():

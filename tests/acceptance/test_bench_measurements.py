@@ -15,10 +15,10 @@ from bench.harness import Contender, Measurement, Plan, Unavailable
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("name", ["codec", "discovery", "nameserver", "process"])
+@pytest.mark.parametrize("name", ["codec", "durable", "discovery", "nameserver", "process"])
 def test_a_quick_measurement_gives_values_for_metrics_with_units(name: str) -> None:
     measurement: Measurement = importlib.import_module(f"bench.measurements.{name}").MEASUREMENT
-    this_package = Contender("this package", Path(sys.executable), path=str(_REPOSITORY))
+    this_package = Contender("this package", Path(sys.executable), "posttroll", str(_REPOSITORY))
 
     values = measurement.measure(this_package, Plan(rounds=1, seconds=0.05, quick=True))
 
@@ -27,7 +27,7 @@ def test_a_quick_measurement_gives_values_for_metrics_with_units(name: str) -> N
     assert min(values.values()) >= 0
 
 
-@pytest.mark.parametrize("name", ["codec", "discovery", "nameserver", "process"])
+@pytest.mark.parametrize("name", ["codec", "durable", "discovery", "nameserver", "process"])
 def test_goals_are_about_metrics_that_are_measured(name: str) -> None:
     measurement: Measurement = importlib.import_module(f"bench.measurements.{name}").MEASUREMENT
 
@@ -39,6 +39,7 @@ def test_the_accounts_of_this_process_are_plausible() -> None:
 
     assert accounts.cpu_seconds(os.getpid()) > 0
     assert accounts.memory_megabytes(os.getpid()) > 5
+    assert accounts.session_megabytes(os.getsid(0)) >= accounts.memory_megabytes(os.getpid())
     assert accounts.wake_ups(os.getpid()) >= before
 
 

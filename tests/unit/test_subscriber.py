@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from posttroll.publisher import Publisher
 from posttroll.settings import Ports, config
 from posttroll.subscriber import NSSubscriber, Subscribe, Subscriber, create_subscriber_from_dict_config
 from tests.fixtures.background import in_background
+from tests.fixtures.keys import Keys
 from tests.fixtures.waiting import UNIT, eventually
 
 Entry = dict[str, Any]
@@ -516,6 +518,36 @@ def test_updating_keeps_the_connections_that_stay(publisher: PublishChannel) -> 
         assert subjects(subscriber) == ["/a"]
 
 
+def test_updating_takes_over_where_a_journal_is_now() -> None:
+    before = {"URI": "tcp://h:1", "link": "tcp://h:2", "journal": "a", "backend": "memory"}
+    with closing(Subscriber(before, durable="archive")) as subscriber:
+        changes = [subscriber.update(before), subscriber.update({**before, "link": "tcp://h:3"})]
+
+        assert changes == [False, True]
+        assert list(subscriber.addresses) == [{**before, "link": "tcp://h:3"}]
+
+
+def test_a_durable_subscriber_hears_plain_messages_while_durable_ones_never_end(
+    publisher: PublishChannel, tmp_path: Path
+) -> None:
+    def wake(_: Message) -> bool:
+        subscriber._channel.wake()  # as if there were news of durable messages all the time
+        return True
+
+    with closing(Publisher("tcp://127.0.0.1:0", journal=tmp_path / "journal").start()) as durable:
+        addresses = [{"URI": f"tcp://127.0.0.1:{durable.port_number}", "link": durable.link_address}, publisher.address]
+        for _ in range(150):
+            durable.send(Message("/durable", "info"))
+        arguments = {"message_filter": wake, "durable": "archive", "start_at": "first"}
+        with closing(Subscriber(addresses, **arguments)) as subscriber:
+            received = subscriber.recv(5 * UNIT)
+            next(received)
+            publish(publisher, "/plain")
+            following = [next(received).subject for _ in range(140)]
+
+    assert "/plain" in following
+
+
 def test_a_hook_hears_its_own_topics_in_the_thread_that_receives(publisher: PublishChannel) -> None:
     hooked: list[tuple[str, threading.Thread]] = []
 
@@ -645,6 +677,27 @@ def test_a_discovered_address_of_a_weaker_backend_is_refused() -> None:
         subscriber.meet({"URI": "tcp://127.0.0.1:9", "backend": "unsecure_zmq"})
 
         assert uris(subscriber) == []
+        assert subscriber.drops == {"address refused": 1}
+
+
+def test_a_known_address_does_not_become_one_of_a_weaker_backend(keys: Keys) -> None:
+    address = {"URI": "tcp://127.0.0.1:9", "link": "tcp://127.0.0.1:10", "backend": "secure_zmq"}
+    with (
+        config.set(backend="secure_zmq", **keys.settings()),
+        closing(Subscriber(address, durable="archive")) as subscriber,
+    ):
+        subscriber.meet({**address, "link": "tcp://127.0.0.1:11", "backend": "unsecure_zmq"})
+
+        assert list(subscriber.addresses) == [address]
+        assert subscriber.drops == {"address refused": 1}
+
+
+def test_a_known_address_is_kept_when_its_new_link_is_none() -> None:
+    address = {"URI": "tcp://127.0.0.1:9", "link": "tcp://127.0.0.1:10", "backend": "memory"}
+    with closing(Subscriber(address, durable="archive")) as subscriber:
+        subscriber.meet({**address, "link": "nonsense"})
+
+        assert list(subscriber.addresses) == [address]
         assert subscriber.drops == {"address refused": 1}
 
 

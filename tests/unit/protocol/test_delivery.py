@@ -70,6 +70,13 @@ def test_a_filter_that_fails_drops_the_message_and_is_told(caplog: pytest.LogCap
     assert warnings(caplog) == [f"message from {URI} dropped, filter failed: callback failed (1 so far)"]
 
 
+@pytest.mark.parametrize(("message_filter", "verdict"), [(refuse, False), (fail, None), (None, True)])
+def test_a_filter_that_fails_is_told_apart_from_one_that_refuses(message_filter: Any, verdict: bool | None) -> None:
+    delivery = Delivery(Message, message_filter)
+
+    assert delivery.wants(Message(b"frame"), URI, 0.0) is verdict
+
+
 def test_a_result_of_the_filter_without_a_truth_drops_the_message() -> None:
     class Neither:
         def __bool__(self) -> bool:

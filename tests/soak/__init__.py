@@ -1,0 +1,1 @@
+"""Durable delivery while everything that takes part is killed again and again."""
