@@ -62,8 +62,8 @@ def _names(options: argparse.Namespace, measurements: Sequence[Measurement]) -> 
     needed = {name for measurement in measurements for name in measurement.contenders}
     peers = options.peers
     if peers is None:
-        peers = () if options.quick else who.PEERS
-    others = needed & {*_QUICK_CONTENDERS} if options.quick else needed - {*who.PEERS}
+        peers = () if options.quick else who.SYSTEMS
+    others = needed & {*_QUICK_CONTENDERS} if options.quick else needed - {*who.SYSTEMS}
     return others | (needed & {*peers})
 
 
@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--only", nargs="+", choices=NAMES, metavar="NAME", help=f"of {', '.join(NAMES)}")
     parser.add_argument(
-        "--peers", nargs="*", choices=who.PEERS, metavar="NAME", help=f"other systems: of {', '.join(who.PEERS)}"
+        "--peers", nargs="*", choices=who.SYSTEMS, metavar="NAME", help=f"other systems: of {', '.join(who.SYSTEMS)}"
     )
     parser.add_argument(
         "--beside",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from bench.harness import Unavailable
 
-__all__ = ["cpu_seconds", "memory_megabytes", "share_of_a_core", "wake_ups"]
+__all__ = ["cpu_seconds", "memory_megabytes", "session_megabytes", "share_of_a_core", "wake_ups"]
 
 
 def cpu_seconds(pid: int) -> float:
@@ -27,6 +28,16 @@ def share_of_a_core(pid: int, seconds: float) -> float:
 def memory_megabytes(pid: int) -> float:
     """Return the resident memory of a process; `Unavailable`."""
     return int(_item("VmRSS", _read(pid, "status"))) / 1024
+
+
+def session_megabytes(session: int) -> float:
+    """Return the resident memory of all processes of a session."""
+    total = 0.0
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(ProcessLookupError, Unavailable):  # those that have ended
+            if os.getsid(int(name)) == session:
+                total += memory_megabytes(int(name))
+    return total
 
 
 def wake_ups(pid: int) -> int:
@@ -52,4 +63,7 @@ def _read(pid: int, name: str) -> str:
 
 
 def _item(name: str, text: str) -> str:
-    return re.search(rf"^{name}:\s+(\d+)", text, re.MULTILINE).group(1)
+    found = re.search(rf"^{name}:\s+(\d+)", text, re.MULTILINE)
+    if not found:
+        raise Unavailable(f"a process that has ended has no {name}")
+    return found.group(1)

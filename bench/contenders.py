@@ -11,26 +11,33 @@ from pathlib import Path
 import zmq.auth
 
 from bench import environments
-from bench.harness import Contender, Unavailable
+from bench.harness import Contender, Service, Unavailable
 from bench.servers import SERVERS, running
 
 __all__ = [
     "BROKERS",
     "DROPPING",
+    "DURABLE_PEERS",
     "FED_RAW",
     "FROM_RELEASED",
+    "JETSTREAM",
+    "JETSTREAM_SYNCED",
     "LISTENER",
     "MEMORY",
     "ORJSON",
     "OURS",
     "PEERS",
     "POLLED",
+    "QUORUM",
+    "RABBITMQ",
     "RAW",
     "RAW_DROPPING",
     "RELEASED",
     "RELEASED_LISTENER",
     "RELEASED_SECURE",
     "SECURE",
+    "SYNCED",
+    "SYSTEMS",
     "TO_RELEASED",
     "ZENOH",
     "beside",
@@ -40,6 +47,7 @@ __all__ = [
 OURS = "this package"
 DROPPING = "this package, dropping"
 SECURE = "this package, secure"
+SYNCED = "this package, synced"
 MEMORY = "this package, memory"
 LISTENER = "this package, ListenerContainer"
 RELEASED = "released"
@@ -53,39 +61,60 @@ ORJSON = "pyzmq + orjson"
 POLLED = "pyzmq + orjson, polled"
 FED_RAW = "pyzmq to this package"
 ZENOH = "Zenoh"
-BROKERS = tuple(SERVERS)
+RABBITMQ = "RabbitMQ"
+QUORUM = "RabbitMQ, quorum"
+JETSTREAM = "JetStream"
+JETSTREAM_SYNCED = "JetStream, synced"
+BROKERS = ("NATS", "Redis", "MQTT", RABBITMQ)
 PEERS = (*BROKERS, ZENOH)
+DURABLE_PEERS = (JETSTREAM, JETSTREAM_SYNCED, RABBITMQ, QUORUM)
+SYSTEMS = tuple(dict.fromkeys((*PEERS, *DURABLE_PEERS)))
 
 # A publisher that waits for its subscribers; by default it drops what they have no room for.
 _BLOCKING = {"POSTTROLL_WHEN_FULL": "block"}
 
-Maker = Callable[[contextlib.ExitStack], Contender]
+
+class _Place(contextlib.ExitStack):
+    """Where contenders are made: it ends what they need, of which servers may be needed by several."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._servers: dict[str, Service] = {}
+
+    def server(self, name: str) -> Service:
+        """Return a server, started if it is not running here; `Unavailable`."""
+        if name not in self._servers:
+            self._servers[name] = self.enter_context(running(SERVERS[name]))
+        return self._servers[name]
 
 
-def _ours(stack: contextlib.ExitStack) -> Contender:
+Maker = Callable[[_Place], Contender]
+
+
+def _ours(place: _Place) -> Contender:
     return Contender(OURS, environments.own(), "posttroll", environment=_BLOCKING)
 
 
-def _released(stack: contextlib.ExitStack) -> Contender:
+def _released(place: _Place) -> Contender:
     return Contender(RELEASED, environments.released(), "posttroll")
 
 
 def _bare(name: str, ends: str, when_full: str) -> Maker:
-    return lambda stack: Contender(name, environments.own(), ends, options={"when_full": when_full})
+    return lambda place: Contender(name, environments.own(), ends, options={"when_full": when_full})
 
 
 def _pair(name: str, sender: Maker, receiver: Maker) -> Maker:
-    return lambda stack: _changed(sender(stack), name, receiver=receiver(stack))
+    return lambda place: _changed(sender(place), name, receiver=receiver(place))
 
 
 def _variant(name: str, maker: Maker, **changes: object) -> Maker:
-    return lambda stack: _changed(maker(stack), name, **changes)
+    return lambda place: _changed(maker(place), name, **changes)
 
 
 def _secure(name: str, maker: Maker) -> Maker:
-    def make(stack: contextlib.ExitStack) -> Contender:
-        contender = maker(stack)
-        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="posttroll-bench-"))
+    def make(place: _Place) -> Contender:
+        contender = maker(place)
+        directory = place.enter_context(tempfile.TemporaryDirectory(prefix="posttroll-bench-"))
         return _changed(contender, name, environment={**contender.environment, **_keys(Path(directory))})
 
     return make
@@ -109,16 +138,15 @@ def _keys(directory: Path) -> dict[str, str]:
     }
 
 
-def _broker(name: str) -> Maker:
-    def make(stack: contextlib.ExitStack) -> Contender:
-        interpreter = environments.clients()
-        address = stack.enter_context(running(SERVERS[name]))
-        return Contender(name, interpreter, name.lower(), options={"address": address})
+def _broker(name: str, server: str, ends: str, **options: str) -> Maker:
+    def make(place: _Place) -> Contender:
+        interpreter, service = environments.clients(), place.server(server)
+        return Contender(name, interpreter, ends, options={"address": service.address, **options}, server=service)
 
     return make
 
 
-def _zenoh(stack: contextlib.ExitStack) -> Contender:
+def _zenoh(place: _Place) -> Contender:
     return Contender(ZENOH, environments.clients(), "zenoh")
 
 
@@ -131,6 +159,7 @@ _MAKERS: dict[str, Maker] = {
     RELEASED: _released,
     DROPPING: _variant(DROPPING, _ours, environment={}),
     SECURE: _secure(SECURE, _ours),
+    SYNCED: _variant(SYNCED, _ours, environment={**_BLOCKING, "POSTTROLL_JOURNAL_SYNC": "full"}),
     MEMORY: _variant(MEMORY, _ours, environment={"POSTTROLL_BACKEND": "memory"}),
     RELEASED_SECURE: _secure(RELEASED_SECURE, _released),
     LISTENER: _variant(LISTENER, _ours, ends="listener"),
@@ -142,18 +171,20 @@ _MAKERS: dict[str, Maker] = {
     RAW: _bare(RAW, "zmq_raw", "block"),
     RAW_DROPPING: _bare(RAW_DROPPING, "zmq_raw", "drop"),
     FED_RAW: _pair(FED_RAW, _bare(RAW, "zmq_raw", "block"), _ours),
-    **{name: _broker(name) for name in BROKERS},
+    **{name: _broker(name, name, name.lower()) for name in BROKERS},
     ZENOH: _zenoh,
+    QUORUM: _broker(QUORUM, RABBITMQ, "rabbitmq_durable", queue_type="quorum"),
+    **{name: _broker(name, name, "jetstream") for name in (JETSTREAM, JETSTREAM_SYNCED)},
 }
 
 
 def made(names: Iterable[str], stack: contextlib.ExitStack, tell: Callable[[str], object]) -> list[Contender]:
     """Make those contenders, with what they need, which the stack ends; tell which are not to be had here."""
-    wanted, contenders = set(names), []
+    wanted, contenders, place = set(names), [], stack.enter_context(_Place())
     for name, maker in _MAKERS.items():
         if name in wanted:
             try:
-                contenders.append(maker(stack))
+                contenders.append(maker(place))
             except Unavailable as reason:
                 tell(f"{name} is left out: {reason}")
     return contenders

@@ -37,7 +37,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["Child", "Contender", "Failure", "Goal", "Measurement", "Plan", "Results", "Unavailable", "Verdict", "run"]
+__all__ = [
+    "Child",
+    "Contender",
+    "Failure",
+    "Goal",
+    "Measurement",
+    "Plan",
+    "Results",
+    "Service",
+    "Unavailable",
+    "Verdict",
+    "run",
+]
 
 _BENCH = Path(__file__).resolve().parent
 _CALL_TIMEOUT = 60.0
@@ -54,12 +66,21 @@ class Failure(Exception):
 
 
 @dataclass(frozen=True)
+class Service:
+    """A server that runs: where it is reached, the session of its processes, and where its files are."""
+
+    address: str
+    session: int
+    directory: Path
+
+
+@dataclass(frozen=True)
 class Contender:
     """Somebody to measure: an interpreter, and the module of `bench.children.ends` that speaks for it.
 
     `path`: directories to import from before the interpreter's own, as in PYTHONPATH. `environment`: variables of its
     processes. `options`: what its sending end is made with. `receiver`: who receives, if that is somebody else. `like`:
-    the name of the contender that it is measured beside, everywhere.
+    the name of the contender that it is measured beside, everywhere. `server`: what it needs, if that is one.
     """
 
     name: str
@@ -70,6 +91,7 @@ class Contender:
     options: Mapping[str, Any] = field(default_factory=dict)
     receiver: Contender | None = None
     like: str = ""
+    server: Service | None = None
 
 
 @dataclass(frozen=True)

@@ -75,10 +75,10 @@ class Line:
         self._expect(self._receivers, _ENDLESS)
         return sum(self._receive_soon(self._receivers))
 
-    def transfer(self, count: int, rate: float = 0.0) -> Transfer:
-        """Send so many messages, as fast as possible or at a rate."""
+    def transfer(self, count: int, rate: float = 0.0, silence: float = _SILENCE) -> Transfer:
+        """Send so many messages, as fast as possible or at a rate; what does not come before a silence is lost."""
         self._expect(self._receivers, count)
-        self._ask_to_receive(self._receivers)
+        self._ask_to_receive(self._receivers, silence)
         pace = {"method": "send_paced", "rate": rate} if rate else {"method": "send"}
         started = self._sender.call(**pace, count=count)
         received, ended = self._outcome()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.harness import Unavailable
+from bench.harness import Service, Unavailable
 
 __all__ = ["SERVERS", "Server", "running"]
 
@@ -43,6 +43,15 @@ def _mosquitto(program: str, port: int, directory: Path) -> list[str]:
     return [program, "-c", str(configuration)]
 
 
+def _nats(*settings: str) -> Callable[[str, int, Path], list[str]]:
+    def command(program: str, port: int, directory: Path) -> list[str]:
+        configuration = directory / "nats.conf"
+        configuration.write_text(f"listen: 127.0.0.1:{port}\n" + "".join(f"{line}\n" for line in settings))
+        return [program, "-c", str(configuration), "-sd", str(directory)]
+
+    return command
+
+
 def _rabbitmq(program: str, port: int, directory: Path) -> list[str]:
     # Erlang would start a port mapper that outlives it, so here is one that ends with the session.
     return ["/bin/sh", "-c", f"epmd & exec {program}"]
@@ -66,9 +75,10 @@ def _rabbitmq_environment(port: int, directory: Path) -> dict[str, str]:
 
 
 SERVERS = {
-    "NATS": Server(
-        "nats-server", "nats", lambda program, port, directory: [program, "-a", "127.0.0.1", "-p", str(port)]
-    ),
+    "NATS": Server("nats-server", "nats", _nats()),
+    "JetStream": Server("nats-server", "nats", _nats("jetstream: enabled")),
+    # Versions before 2.10 do not know this setting, and do not start.
+    "JetStream, synced": Server("nats-server", "nats", _nats("jetstream { sync_interval: always }")),
     "Redis": Server(
         "redis-server",
         "redis",
@@ -80,37 +90,40 @@ SERVERS = {
 
 
 @contextlib.contextmanager
-def running(server: Server) -> Iterator[str]:
-    """Give the address of the server, which is ended afterwards; `Unavailable`."""
+def running(server: Server) -> Iterator[Service]:
+    """Give the server, which is ended afterwards; `Unavailable`."""
     program = shutil.which(server.program, path=os.pathsep.join(_PLACES))
     if program is None:
         raise Unavailable(f"{server.program} is not installed")
     port = _free_port()
     with tempfile.TemporaryDirectory(prefix="posttroll-bench-", ignore_cleanup_errors=True) as name:
         directory = Path(name)
-        process = subprocess.Popen(
-            server.command(program, port, directory),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd=directory,
-            env={**os.environ, **server.environment(port, directory)},
-            start_new_session=True,
-        )
+        log = directory / "output"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                server.command(program, port, directory),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=directory,
+                env={**os.environ, **server.environment(port, directory)},
+                start_new_session=True,
+            )
         try:
-            _wait(process, port, server.program)
-            yield f"{server.scheme}://127.0.0.1:{port}"
+            _wait(process, port, server.program, log)
+            yield Service(f"{server.scheme}://127.0.0.1:{port}", process.pid, directory)
         finally:
             _end(process)
 
 
-def _wait(process: subprocess.Popen[bytes], port: int, program: str) -> None:
+def _wait(process: subprocess.Popen[bytes], port: int, program: str, log: Path) -> None:
     deadline = time.monotonic() + _START_TIMEOUT
     while process.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), _STEP):
             return
         time.sleep(_STEP)
-    raise Unavailable(f"{program} does not start")
+    lines = log.read_text(errors="replace").split("\n")
+    raise Unavailable(f"{program} does not start: {next(filter(None, reversed(lines)), 'it says nothing')}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -25,6 +25,10 @@ class Receiver:
         note, moment, now = self._delays.append, self._end.moment, time.monotonic_ns
         self._end.prepare(count, lambda message: note(now() - moment(message)))
 
+    def keep(self):
+        """Acknowledge nothing of what comes from now on."""
+        self._end.keeps = True
+
     def receive(self, silence, patience):
         """Return how many messages came until nothing came any more, and when the last did."""
         return self._end.receive(silence, patience)

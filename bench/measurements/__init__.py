@@ -2,5 +2,17 @@
 
 __all__ = ["NAMES", "QUICK"]
 
-NAMES = ("codec", "rates", "latency", "flood", "fan", "sizes", "mixed", "discovery", "nameserver", "process")
-QUICK = ("codec", "rates", "latency")
+NAMES = (
+    "codec",
+    "rates",
+    "latency",
+    "flood",
+    "fan",
+    "sizes",
+    "mixed",
+    "durable",
+    "discovery",
+    "nameserver",
+    "process",
+)
+QUICK = ("codec", "rates", "latency", "durable")

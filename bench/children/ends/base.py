@@ -72,16 +72,25 @@ class JSONSender(Sender):
         return compose
 
 
-class IteratingReceiver:
+class Receiver:
+    """A receiving end; where messages are acknowledged, it does not while it `keeps` them."""
+
+    keeps = False
+
+    def moment(self, message):
+        """Return the moment that is in a message."""
+        return messages.moment_in(message["data"])
+
+    def close(self):
+        """Let go of everything."""
+
+
+class IteratingReceiver(Receiver):
     """A receiving end that is a loop over messages."""
 
     def messages(self, silence):
         """Give decoded messages, and None when `silence` seconds have passed without one."""
         raise NotImplementedError
-
-    def moment(self, message):
-        """Return the moment that is in a message."""
-        return messages.moment_in(message["data"])
 
     def prepare(self, count, see=None):
         """Expect so many messages."""
@@ -106,11 +115,8 @@ class IteratingReceiver:
                 break
         return seen, time.monotonic()
 
-    def close(self):
-        """Let go of everything."""
 
-
-class PushedReceiver:
+class PushedReceiver(Receiver):
     """A receiving end that a library calls, in a thread of its own, with each message."""
 
     def __init__(self):
@@ -119,10 +125,6 @@ class PushedReceiver:
         self._loads = orjson.loads
         self._complete = threading.Event()
         self.prepare(1)
-
-    def moment(self, message):
-        """Return the moment that is in a message."""
-        return messages.moment_in(message["data"])
 
     def prepare(self, count, see=None):
         """Expect so many messages."""
@@ -150,9 +152,6 @@ class PushedReceiver:
                 return seen, time.monotonic() - silence
             seen = self._seen
         return self._seen, self._last
-
-    def close(self):
-        """Let go of everything."""
 
 
 class BlockingReceiver(PushedReceiver):
