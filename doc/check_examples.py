@@ -11,7 +11,7 @@ Of the fenced blocks of a page,
 - those marked ``:class: not-executed`` are left out;
 - all others are mistakes.
 
-Each page has a copy of the repository to work in, and a network on loopback.
+Each page has a copy of the repository to work in, a network on loopback, and a place for its journals.
 """
 
 from __future__ import annotations
@@ -201,7 +201,8 @@ class Page:
         _refuse_installing(programs)
         environment = private_environment()
         path = os.pathsep.join([str(programs), sysconfig.get_path("scripts"), environment["PATH"]])
-        self._environment = environment | {"PATH": path, "PYTHONUNBUFFERED": "1"}
+        state = str(directory.with_name("state"))
+        self._environment = environment | {"PATH": path, "PYTHONUNBUFFERED": "1", "XDG_STATE_HOME": state}
         self._directory = directory
         self._terminals: dict[str, Terminal] = {}
 

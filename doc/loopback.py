@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
@@ -31,8 +32,8 @@ def private_environment() -> dict[str, str]:
 
 @contextmanager
 def private_network() -> Iterator[None]:
-    """Let what is made meanwhile live on such a network, with a nameserver."""
-    with config.set(**private_settings()):
+    """Let what is made meanwhile live on such a network, with a nameserver, and keep its journals apart."""
+    with tempfile.TemporaryDirectory() as journals, config.set(**private_settings(), journal_directory=journals):
         nameserver = NameServer()
         worker = Worker("nameserver", lambda _: nameserver.run(), wake=nameserver.stop).start()
         try:
