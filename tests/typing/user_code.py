@@ -1,9 +1,11 @@
 """The calls that users write, for the type checker: it is not run."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from queue import Queue
 from typing import assert_type
 
+from posttroll.journal import MemoryJournal
 from posttroll.listener import ListenerContainer
 from posttroll.message import Message
 from posttroll.ns import NameServer, get_pub_addresses
@@ -32,6 +34,29 @@ def subscribe() -> None:
     assert_type(create_subscriber_from_dict_config({"addresses": ["tcp://localhost:9000"]}), Subscriber)
     assert_type(Subscriber({"URI": "tcp://localhost:9000"})(timeout=1), Iterator[Message | None])
     assert_type(ListenerContainer(topics=["/a"], services="a_service").output_queue, Queue[Message])
+
+
+def publish_and_subscribe_durably() -> None:
+    with Publish(
+        "a_service", journal=True, link_port=9001, on_expired=lambda name, count: print(name, count)
+    ) as publisher:
+        publisher.send(Message("/a/subject", "file", {"uid": "a"}), ttl=3600)
+        assert_type(publisher.expired, int)
+        assert_type(publisher.link_address, str | None)
+        if publisher.journal is not None:
+            for aside in publisher.journal.set_aside():
+                publisher.journal.resend(aside.consumer, aside.sequence)
+    Publisher("tcp://*:9000", journal=MemoryJournal())
+    with Subscribe(
+        "a_service", "/a", durable="archive", start_at=datetime.now(UTC), acknowledge="manual"
+    ) as subscriber:
+        for message in subscriber.recv():
+            if message is not None and message.delivery is not None:
+                assert_type(message.delivery.redelivered, bool)
+                assert_type(subscriber.accept(message) or subscriber.reject(message, "why"), bool)
+        assert_type(subscriber.replay(since=datetime.now(UTC)), Iterator[Message])
+        assert_type(subscriber.missed, int)
+    ListenerContainer("/a", services="a_service", durable="archive", start_at="first")
 
 
 def decode() -> None:
