@@ -121,10 +121,16 @@ def test_a_container_survives_poisoned_addresses(network: Network, raw_peer: Raw
 
 
 def test_a_secure_publisher_nearby_ends_no_plain_subscriber(network: Network, raw_peer: RawPeer, keys: Keys) -> None:
-    with running_discovery(network, raw_peer), Subscribe("", "/good", addr_listener=True, timeout=0.1) as subscriber:
+    with (
+        running_discovery(network, raw_peer) as discovery,
+        Subscribe("", "/good", addr_listener=True, timeout=0.1) as subscriber,
+    ):
+        # It is only announced when the subscriber can no longer see the keys that it has.
         with config.set(backend="secure_zmq", **keys.settings()):
-            secure = Publish("good").publisher.start()
+            secure = Publish("good", broadcast_interval=0).publisher.start()
         try:
+            uri = f"tcp://127.0.0.1:{secure.port_number}"
+            discovery.shout(announcement(uri, service=["good"], backend="secure_zmq"))
             eventually(lambda: subscriber.drops.get("address refused"))
 
             with Publish("good") as publisher:

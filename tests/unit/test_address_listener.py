@@ -256,7 +256,10 @@ def test_with_a_feed_the_nameserver_is_left_alone(
 
     with nameserver_that(answers), listening(subscriber) as listener:
         eventually(lambda: listener._is_fed and not listener._look_ups)
+        feed.send(notice())
+        eventually(lambda: subscriber.met)  # after which no question is under way any more
         asked = len(answers.asked)
+        subscriber.met.clear()
         feed.send(notice())
         eventually(lambda: subscriber.met)
 
