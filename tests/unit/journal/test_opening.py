@@ -164,7 +164,7 @@ def test_what_is_no_journal_is_told() -> None:
         open_journal(3, "viewer")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("value", ["ture", "none", "viewer.journal"])
+@pytest.mark.parametrize("value", ["on", "none", "viewer.journal"])
 def test_a_word_that_is_no_path_is_a_mistyped_setting(value: str) -> None:
     with config.set(journal=value), pytest.raises(ConfigurationError, match="true, false or a path with a / in it"):
         open_journal(None, "viewer")
