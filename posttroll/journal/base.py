@@ -11,6 +11,7 @@ from typing import Protocol
 from posttroll.protocol.source import Entry, Position, Source
 
 __all__ = [
+    "MOST_CONSUMERS",
     "Consumer",
     "Journal",
     "Notes",
@@ -18,11 +19,15 @@ __all__ = [
     "SetAside",
     "SteadyClock",
     "open_replay",
+    "refuse_more_consumers",
     "shortest",
     "starting_time",
 ]
 
 Read = Callable[[Sequence[str], int, int], tuple[Sequence[Entry], int]]
+
+MOST_CONSUMERS = 1000
+"""How many consumers a journal has; anybody who reaches the publisher can make one."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ class Journal(Protocol):
 
         The topics are the consumer's from now on. A new consumer starts with what is published from now on ("new"),
         with all that is kept ("first"), or with what was published since an ISO 8601 time (UTC, if it has no offset).
-        `PermissionError` if it belongs to another key, `ValueError` if that is not a start.
+        `PermissionError` if it belongs to another key or there are too many, `ValueError` if that is not a start.
         """
 
     def open_replay(self, topics: Iterable[str] = (), since: str = "", until: str = "", after: int = 0) -> Source:
@@ -250,6 +255,12 @@ class SteadyClock:
             wall = min(wall, former_wall + now - former_now)
         self._former = wall, now
         return wall
+
+
+def refuse_more_consumers(count: int) -> None:
+    """Raise `PermissionError` if a journal that has so many consumers takes no further one."""
+    if count >= MOST_CONSUMERS:
+        raise PermissionError(f"the journal has {count} consumers already; forget those that do not come back")
 
 
 def starting_time(start_at: str) -> float | None:

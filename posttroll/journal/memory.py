@@ -11,7 +11,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from posttroll.errors import JournalError, JournalFull
-from posttroll.journal.base import Consumer, Notes, SetAside, SteadyClock, open_replay, shortest, starting_time
+from posttroll.journal.base import (
+    Consumer,
+    Notes,
+    SetAside,
+    SteadyClock,
+    open_replay,
+    refuse_more_consumers,
+    shortest,
+    starting_time,
+)
 from posttroll.protocol.source import Entry, Position, Source
 
 __all__ = ["MemoryJournal"]
@@ -115,11 +124,12 @@ class MemoryJournal:
     ) -> Source:
         """Return what gives out a consumer's messages, always the same one.
 
-        `PermissionError` if it belongs to another key, `ValueError` if `start_at` is not a start.
+        `PermissionError` if it belongs to another key or there are too many, `ValueError` if `start_at` is no start.
         """
         with self._open():
             known = self._consumers.get(consumer)
             if known is None:
+                refuse_more_consumers(len(self._consumers))
                 cursor = self._cursor_at(start_at)
                 notes = Notes(self._read_on, cursor)
                 source = Source(notes, Position(cursor, cursor), max_deliveries)

@@ -17,7 +17,16 @@ from weakref import WeakSet
 
 from posttroll.errors import ConfigurationError, JournalError, JournalFull, UsedAfterFork
 from posttroll.journal import tables
-from posttroll.journal.base import Consumer, Notes, SetAside, SteadyClock, open_replay, shortest, starting_time
+from posttroll.journal.base import (
+    Consumer,
+    Notes,
+    SetAside,
+    SteadyClock,
+    open_replay,
+    refuse_more_consumers,
+    shortest,
+    starting_time,
+)
 from posttroll.journal.database import (
     MESSAGES,
     connect,
@@ -258,7 +267,7 @@ class SqliteJournal:
     ) -> Source:
         """Return what gives out a consumer's messages; while the journal is open it is always the same one.
 
-        `PermissionError` if it belongs to another key, `ValueError` if `start_at` is not a start.
+        `PermissionError` if it belongs to another key or there are too many, `ValueError` if `start_at` is no start.
         """
         kept = shortest(topics)
         # That there is a new one is not lost with the power: it would miss what comes until it attaches again.
@@ -266,6 +275,7 @@ class SqliteJournal:
         with write("open a source of") as writer:
             known = writer.execute("SELECT key FROM consumers WHERE name = ?", [consumer]).fetchone()
             if known is None:
+                refuse_more_consumers(writer.execute("SELECT count(*) FROM consumers").fetchone()[0])
                 cursor = self._cursor_at(writer, start_at)
                 writer.execute("INSERT INTO consumers VALUES (?, ?, '[]', 0, ?, ?)", (consumer, key, cursor, cursor))
             elif known[0] != key:

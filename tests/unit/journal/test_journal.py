@@ -182,6 +182,18 @@ def test_a_consumer_belongs_to_the_key_that_first_used_it(journal: Journal) -> N
     journal.open_source("viewer", [], "new", wall=0.0, key="mine")
 
 
+def test_there_are_so_many_consumers_and_no_more(journal: Journal) -> None:
+    for number in range(1000):
+        journal.open_source(f"consumer {number}", [], "new", wall=0.0)
+
+    with pytest.raises(PermissionError, match="has 1000 consumers already; forget those that do not come back"):
+        journal.open_source("one more", [], "new", wall=0.0)
+
+    journal.open_source("consumer 7", [], "new", wall=0.0)
+    journal.forget("consumer 8")
+    journal.open_source("one more", [], "new", wall=0.0)
+
+
 def test_consumers_are_listed_with_what_they_have_yet_to_settle(journal: Journal) -> None:
     source = journal.open_source("viewer", ["pytroll://1b"], "new", wall=7.0, key="mine")
     fill(journal, 3)
