@@ -277,7 +277,7 @@ def test_a_pause_of_a_replier_is_survived(channels: Channels) -> None:
             replies.pause()
             eventually(is_resumed)
 
-            assert list(requests.request(b"q", 5 * UNIT).values()) == [b"Q"]
+            assert list(requests.request(b"q", 10 * UNIT).values()) == [b"Q"]
 
 
 def test_a_malformed_address_is_refused(channels: Channels) -> None:

@@ -182,14 +182,18 @@ def test_hosts_that_are_not_on_the_list_get_nothing(keys: Keys, backend: str, ca
     assert warnings_in(caplog.records, "address not authorized")
 
 
+def ask(dealer: zmq.Socket[bytes]) -> bytes:
+    dealer.send_multipart([b"", message_bytes({"service": ""})])
+    return dealer.recv()
+
+
 def test_hosts_that_are_not_on_the_list_get_no_answer(network: Network, raw_peer: RawPeer) -> None:
     with config.set(authorized_client_addresses=["127.0.0.1"]), running_discovery(network, raw_peer, multicast=False):
         for port in (network.nameserver, network.announcements):
             dealer = raw_peer.dealer(port, "127.0.0.2")
-            dealer.rcvtimeo = int(SILENCE * 1000)
-            dealer.send_multipart([b"", message_bytes({"service": ""})])
-            with pytest.raises(zmq.Again):
-                dealer.recv()
+            dealer.rcvtimeo = dealer.sndtimeo = int(SILENCE * 1000)
+            with pytest.raises(zmq.Again):  # to send, if it is refused before that
+                ask(dealer)
 
         assert_publishers_are_found(nameservers=["localhost"])
 
