@@ -14,7 +14,8 @@ from contextlib import ExitStack
 from typing import Any, Literal
 
 from posttroll.backends.base import Backend, LinkChannel, Peer
-from posttroll.errors import BindFailed, ConfigurationError, TimedOut, UsedAfterFork
+from posttroll.errors import BindFailed, ConfigurationError, TimedOut
+from posttroll.forks import check_process
 from posttroll.journal.base import Journal
 from posttroll.links import LinkClient, LinkServer
 from posttroll.protocol.frames import Outcome
@@ -67,8 +68,7 @@ class Outbox:
 
     def send(self, frame: bytes, ttl: float | None, publish: Callable[[bytes], bool]) -> bool:
         """Keep a frame, for consumers that come for it within `ttl` seconds, and `publish` it; return its result."""
-        if os.getpid() != self._process:  # where nobody gives the lock back, if it was held
-            raise UsedAfterFork(f"the publisher was started by process {self._process}; start another one in its child")
+        check_process(self._process, "the publisher")  # first, as nobody gives the lock back there if it was held
         wall = time.time()
         expires = None if ttl is None else wall + _seconds(ttl)
         topic = frame.partition(b" ")[0].decode()

@@ -17,7 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from posttroll.backends.base import Arrival, LinkChannel, Peer
-from posttroll.errors import JournalError, RemoteProtocolError, UsedAfterFork
+from posttroll.errors import JournalError, RemoteProtocolError
+from posttroll.forks import check_process, is_this_process
 from posttroll.journal.base import Journal
 from posttroll.protocol import frames
 from posttroll.protocol.drops import Drops
@@ -277,8 +278,7 @@ class LinkClient:
 
     def take(self) -> Delivery | None:
         """Return the next delivery, which has to be settled; None if there is none now; `UsedAfterFork`."""
-        if os.getpid() != self._process:
-            raise UsedAfterFork(f"it was opened by process {self._process}; open another one in its child")
+        check_process(self._process)
         with self._lock:
             for journal, attachment in self._attachments.items():
                 delivery = attachment.receiver.take()
@@ -297,7 +297,7 @@ class LinkClient:
         That is told with others, soon: at once if the application has nothing more to do. In the child of a fork
         nothing is this consumer's.
         """
-        if os.getpid() != self._process:  # where nobody gives the lock back, if it was held
+        if not is_this_process(self._process):  # where nobody gives the lock back, if it was held
             return False
         with self._lock:
             is_ours = any(one.receiver.settle(delivery, outcome) for one in self._attachments.values())

@@ -120,15 +120,14 @@ class Publisher:
 
     def _make_outbox_opener(self, wish: Wish, link_port: int) -> Callable[[str], Outbox] | None:
         """Return what opens the journal and serves it beside an address; None if there is to be no journal."""
-        if wish is False or (wish is None and not read("journal")):
+        wish = read("journal") if wish is None else wish
+        if wish is False:
             return None
         # Imported for those who have a journal: most have none, and start the quicker.
         from posttroll.durable import Outbox
         from posttroll.journal import journal_opener
 
         open_journal = journal_opener(wish, self._name or self._address)
-        if open_journal is None:
-            return None
         max_deliveries = read("max_deliveries")
         return lambda address: Outbox(
             open_journal(),

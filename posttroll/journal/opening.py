@@ -17,17 +17,14 @@ Wish = bool | str | os.PathLike[str] | Journal | None
 _LONGEST_NAME = 150
 
 
-def journal_opener(wish: Wish, name: str) -> Callable[[], Journal] | None:
-    """Return what opens the journal of the publisher `name`, made if it is not there; None if none is wished for.
+def journal_opener(wish: Wish, name: str) -> Callable[[], Journal]:
+    """Return what opens the journal of the publisher `name`, made if it is not there.
 
-    `wish`: whether there is to be one, or its file, or a journal that is open already; None: as the setting
-    ``journal`` says. Settings are read here: `ConfigurationError`. `JournalError` tells why it cannot be opened.
+    `wish`: True, or its file, or a journal that is open already. Settings are read here: `ConfigurationError`.
+    `JournalError` tells why it cannot be opened.
     """
-    wish = read("journal") if wish is None else wish
-    if wish is False:
-        return None
     if wish is not True and not isinstance(wish, str | os.PathLike):
-        if not hasattr(wish, "append"):
+        if wish is None or isinstance(wish, bool) or not hasattr(wish, "append"):
             raise ConfigurationError(f"journal is {wish!r}, but must be true, false, a path or a journal")
         journal = wish
         return lambda: journal
@@ -44,9 +41,9 @@ def journal_opener(wish: Wish, name: str) -> Callable[[], Journal] | None:
 
 
 def open_journal(wish: Wish, name: str) -> Journal | None:
-    """Do so, and open it."""
-    opener = journal_opener(wish, name)
-    return None if opener is None else opener()
+    """Open the journal that is wished for, None if it is False; with None, as the setting ``journal`` says."""
+    wish = read("journal") if wish is None else wish
+    return None if wish is False else journal_opener(wish, name)()
 
 
 def _directory() -> Path:

@@ -15,7 +15,8 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from weakref import WeakSet
 
-from posttroll.errors import ConfigurationError, JournalError, JournalFull, UsedAfterFork
+from posttroll.errors import ConfigurationError, JournalError, JournalFull
+from posttroll.forks import check_process, is_this_process
 from posttroll.journal import tables
 from posttroll.journal.base import (
     Consumer,
@@ -88,6 +89,7 @@ class SqliteJournal:
             raise ConfigurationError(f"no journal_sync {sync!r}; known: {', '.join(_SYNC_LEVELS)}")
         self.path = Path(path).absolute()
         self._max_age = max_age
+        self._name = f"the journal {self.path}"
         self._process = os.getpid()
         self._is_closed = False
         self._clock = SteadyClock()
@@ -212,11 +214,7 @@ class SqliteJournal:
             yield noter
 
     def _check_process(self) -> None:
-        if os.getpid() != self._process:
-            raise UsedAfterFork(
-                f"the journal {self.path} was opened by process {self._process} and cannot be used in its child "
-                f"{os.getpid()}; open another one there"
-            )
+        check_process(self._process, self._name)
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -510,7 +508,7 @@ class SqliteJournal:
 
     def close(self) -> None:
         """Give the journal back, without what was not committed; harmless when closed."""
-        if os.getpid() == self._process:
+        if is_this_process(self._process):
             with self._tidying, self._writing, self._reading:
                 if not self._is_closed:
                     with suppress(sqlite3.Error, OSError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import random
 import threading
 import time
@@ -17,7 +16,8 @@ import zmq
 from posttroll.backends.zmq.context import get_context
 from posttroll.backends.zmq.security import strategy
 from posttroll.backends.zmq.zap import Lease
-from posttroll.errors import BindFailed, ConfigurationError, ConnectionLost, TransportError, UsedAfterFork
+from posttroll.errors import BindFailed, ConfigurationError, ConnectionLost, TransportError
+from posttroll.forks import check_process
 from posttroll.protocol.addresses import host_of
 from posttroll.settings import Ports, keepalive, read
 
@@ -44,7 +44,6 @@ _RANDOM_TRIES = 100
 _PATIENCE = 0.3
 _BETWEEN_TRIES = 0.01
 _never = threading.Event()
-_this_process = os.getpid()  # kept, as a system call for each message would be 5 % of its cost
 
 # libzmq resolves names in the thread that moves the frames, so a name that takes long to resolve, which anybody may
 # announce, would hold up all connections. Those to names have a thread of their own; these are masks of threads.
@@ -89,22 +88,6 @@ def translated_errors(what: str, kind: type[_ZMQError] = _ZMQError) -> Iterator[
 def get_tcp_keepalive_options() -> dict[int, int]:
     """Return the TCP keep-alive settings that are set, by ZeroMQ option."""
     return {getattr(zmq, name.upper()): value for name, value in keepalive().items()}
-
-
-def check_process(pid: int) -> None:
-    """Raise `UsedAfterFork` in any other process than that."""
-    if _this_process != pid:
-        raise UsedAfterFork(
-            f"it was opened by process {pid} and cannot be used in its child {_this_process}; open it there"
-        )
-
-
-def _note_process() -> None:
-    global _this_process
-    _this_process = os.getpid()
-
-
-os.register_at_fork(after_in_child=_note_process)
 
 
 def close_socket(socket: Socket) -> None:
