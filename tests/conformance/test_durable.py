@@ -59,6 +59,15 @@ def make_known(publisher: Publisher, name: str = "archive", topics: Any = "") ->
         eventually(lambda: name in [consumer.name for consumer in publisher.journal.consumers()])
 
 
+@contextmanager
+def attached(publisher: Publisher, **arguments: Any) -> Iterator[Subscriber]:
+    """Give a durable subscriber of a known name that has attached."""
+    (before,) = publisher.journal.consumers()
+    with durable(publisher, before.name, **arguments) as subscriber:
+        eventually(lambda: publisher.journal.consumers()[0].seen > before.seen)
+        yield subscriber
+
+
 def send(publisher: Publisher | NoisyPublisher, *numbers: int, subject: str = "/1b/viirs") -> None:
     for number in numbers:
         publisher.send(Message(subject, "info", {"number": number}))
@@ -342,7 +351,7 @@ def test_what_is_no_message_is_set_aside(publisher: Publisher) -> None:
 
 def test_those_of_one_name_share_its_messages(publisher: Publisher) -> None:
     make_known(publisher)
-    with durable(publisher, acknowledge="manual") as one, durable(publisher, acknowledge="manual") as other:
+    with attached(publisher, acknowledge="manual") as one, attached(publisher, acknowledge="manual") as other:
         from_one, from_other = one.recv(0.05 * UNIT), other.recv(0.05 * UNIT)
         got: dict[str, list[int]] = {"one": [], "other": []}
         send(publisher, *range(40))
