@@ -43,13 +43,13 @@ SILENT = (
 LOADED = st.tuples(SILENT, st.none()) | st.tuples(st.builds(Transfer, *SESSION, NUMBERS, NUMBERS, NUMBERS), st.binary())
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(LOADED, max_size=5))
 def test_what_is_written_is_read(bundle: list[Loaded]) -> None:
     assert decode(encode(bundle)) == bundle
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.binary())
 def test_noise_is_a_protocol_error_or_a_bundle(noise: bytes) -> None:
     try:
@@ -59,7 +59,7 @@ def test_noise_is_a_protocol_error_or_a_bundle(noise: bytes) -> None:
     assert all(isinstance(frame, Transfer) == (payload is not None) for frame, payload in bundle)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.recursive(
         st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
