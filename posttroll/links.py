@@ -6,6 +6,7 @@ many publishers. The rules are in `posttroll.protocol.link`.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import threading
@@ -22,13 +23,13 @@ from posttroll.forks import check_process, is_this_process
 from posttroll.journal.base import Journal
 from posttroll.protocol import frames
 from posttroll.protocol.drops import Drops
-from posttroll.protocol.frames import UNKNOWN_SESSION, Attach, Loaded, Outcome
+from posttroll.protocol.frames import UNKNOWN_SESSION, Attach, Loaded, Outcome, Spoken
 from posttroll.protocol.link import Delivery, Receiver
 from posttroll.protocol.node import Node
 from posttroll.protocol.source import Source
 from posttroll.threads import Worker, is_held_here
 
-__all__ = ["LinkClient", "LinkServer"]
+__all__ = ["LinkClient", "LinkServer", "arrivals", "by_peer"]
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +136,7 @@ class LinkServer:
             worker.wait(_PAUSE_AFTER_TROUBLE)
 
     def _listen(self, deadline: float) -> None:
-        for arrival in _arrivals(self._channel, deadline):
+        for arrival in arrivals(self._channel, deadline):
             now = time.monotonic()
             if arrival.bundle:
                 for frame, _ in self._decode(arrival, now):
@@ -160,7 +161,7 @@ class LinkServer:
         loaded = self._node.frames_to_send(now, time.time())
         self._is_hungry = self._node.is_hungry
         self._journal.commit()
-        for peer, bundle in _by_peer(loaded):
+        for peer, bundle in by_peer(loaded):
             self._channel.send(peer, frames.encode(bundle))
         self._tell_expired(self._node.take_expired().items())
         for consumer, sequence, reason in self._node.take_aside():
@@ -341,7 +342,7 @@ class LinkClient:
 
     def _turn(self) -> None:
         has_news = False
-        for arrival in _arrivals(self._channel, self._next_timeout()):
+        for arrival in arrivals(self._channel, self._next_timeout()):
             has_news |= self._take_in(arrival, time.monotonic())
         if not self._untold or time.monotonic() >= self._tell_by:
             has_news |= self._speak(time.monotonic())
@@ -427,25 +428,23 @@ class LinkClient:
         return bool(ended)
 
 
-def _arrivals(channel: LinkChannel, deadline: float | None) -> Iterator[Arrival]:
+def arrivals(channel: LinkChannel, deadline: float | None) -> Iterator[Arrival]:
     """Wait for something to arrive until the deadline; give that and what came with it, but not without end."""
     arrival = channel.receive(None if deadline is None else max(0.0, deadline - time.monotonic()))
     if arrival is None:  # as it was woken, perhaps, and again and again, which is no reason to hear nobody
         arrival = channel.receive(0)
-    for _ in range(_MOST_IN_A_TURN):
-        if arrival is None:
-            return
+    if arrival is not None:
         yield arrival
-        arrival = channel.receive(0)
+        yield from itertools.islice(iter(lambda: channel.receive(0), None), _MOST_IN_A_TURN - 1)
 
 
 def _place(peer: Hashable) -> str:
     return peer.uri if isinstance(peer, Peer) else str(peer)
 
 
-def _by_peer(loaded: Iterable[tuple[Hashable, Loaded]]) -> Iterator[tuple[Hashable, list[Loaded]]]:
+def by_peer(loaded: Iterable[tuple[Hashable, Spoken]]) -> Iterator[tuple[Hashable, list[Spoken]]]:
     """Give what is for the same peer together, but no more than fits into a bundle."""
-    bundles: dict[Hashable, list[Loaded]] = {}
+    bundles: dict[Hashable, list[Spoken]] = {}
     sizes: Counter[Hashable] = Counter()
     for peer, (frame, payload) in loaded:
         if sizes[peer] > _LARGE_BUNDLE:

@@ -7,10 +7,14 @@ import logging
 import signal
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Generic, TypeVar
 
-__all__ = ["Bell", "Worker", "is_held_here"]
+__all__ = ["Bell", "Handover", "Worker", "is_held_here"]
+
+Item = TypeVar("Item")
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +85,47 @@ class Bell:
         """Give the descriptors back."""
         self._inside.close()
         self._outside.close()
+
+
+class Handover(Generic[Item]):
+    """Gives each item to one of the threads that wait for one, to the last that came: it is the warmest.
+
+    A queue would do as well, but wakes up a second thread for each item, which then finds nothing.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._items: deque[Item] = deque()
+        self._waiting: list[_Seat[Item]] = []
+
+    def put(self, item: Item) -> None:
+        """Give an item to a thread, to the next one that asks if none waits; never blocks for long."""
+        with self._lock:
+            if not self._waiting:
+                self._items.append(item)
+                return
+            seat = self._waiting.pop()
+        seat.items.append(item)
+        seat.is_given.release()
+
+    def get(self) -> Item:
+        """Wait for an item and return it."""
+        with self._lock:
+            if self._items:
+                return self._items.popleft()
+            seat = _Seat[Item]()
+            self._waiting.append(seat)
+        seat.is_given.acquire()
+        return seat.items[0]
+
+
+class _Seat(Generic[Item]):
+    """Where a thread waits."""
+
+    def __init__(self) -> None:
+        self.items: list[Item] = []
+        self.is_given = threading.Lock()
+        self.is_given.acquire()
 
 
 class Worker:

@@ -192,8 +192,12 @@ class LinkChannel(Protocol):
     def receive(self, timeout: float | None) -> Arrival | None:
         """Return the next arrival; None after `timeout` seconds (None: wait for ever), when woken and when closed."""
 
+    @property
+    def has_more(self) -> bool:
+        """Whether there is more to be received that has come already, as far as that is known without looking."""
+
     def send(self, peer: Hashable, bundle: bytes) -> bool:
-        """Send a bundle, which is not empty, to where an arrival came from, by the thread that receives.
+        """Send a bundle, which is not empty, to where an arrival came from, from any thread.
 
         Never waits; return False when it could not be sent, as the peer is gone, not yet there, or its queue is full.
         """

@@ -188,6 +188,11 @@ class _Inbox:
             self._woken = False
             return None
 
+    @property
+    def has_more(self) -> bool:
+        """Whether something is under way."""
+        return bool(self._underway)
+
     def forget(self, link: _Link) -> None:
         """Throw away what is under way on the link. The lock is held."""
         self._underway = deque(underway for underway in self._underway if underway.link is not link)
@@ -468,6 +473,10 @@ class _LinkChannel:
         self._bus.check_process()
         underway = self._inbox.take(timeout)
         return None if underway is None else Arrival(underway.link.peer, underway.frame, "", underway.connected)
+
+    @property
+    def has_more(self) -> bool:
+        return self._inbox.has_more
 
     def send(self, peer: Hashable, bundle: bytes) -> bool:
         self._bus.check_process()

@@ -10,7 +10,7 @@ from posttroll.errors import ConfigurationError
 from posttroll.journal.base import Journal
 from posttroll.settings import read
 
-__all__ = ["Wish", "journal_opener", "open_journal"]
+__all__ = ["Wish", "file_name", "journal_opener", "open_journal"]
 
 Wish = bool | str | os.PathLike[str] | Journal | None
 
@@ -28,7 +28,7 @@ def journal_opener(wish: Wish, name: str) -> Callable[[], Journal]:
             raise ConfigurationError(f"journal is {wish!r}, but must be true, false, a path or a journal")
         journal = wish
         return lambda: journal
-    path = _directory() / _file_name(name) if wish is True else Path(wish).expanduser()
+    path = _directory() / _own_file(name) if wish is True else Path(wish).expanduser()
     max_age, max_size, sync = read("journal_max_age"), read("journal_max_size"), read("journal_sync")
 
     def open_file() -> Journal:
@@ -54,14 +54,18 @@ def _directory() -> Path:
     return (state if state.is_absolute() else Path.home() / ".local" / "state") / "posttroll"
 
 
-def _file_name(name: str) -> str:
-    """Return a name for the file that no other publisher's has."""
+def _own_file(publisher: str) -> str:
+    if not publisher:
+        raise ConfigurationError("a publisher without a name has no journal of its own; give the journal a path")
+    return file_name(publisher)
+
+
+def file_name(name: str) -> str:
+    """Return what to call the file of something that has a name; no other name has the same."""
     # Imported for those who want a journal, as above.
     from hashlib import sha256
     from urllib.parse import quote
 
-    if not name:
-        raise ConfigurationError("a publisher without a name has no journal of its own; give the journal a path")
     quoted = quote(name, safe="")
     if len(quoted) > _LONGEST_NAME:
         quoted = f"{quoted[:_LONGEST_NAME]}-{sha256(name.encode()).hexdigest()}"

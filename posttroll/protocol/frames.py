@@ -7,8 +7,8 @@ sizes in bytes of the transfers' payloads, and those payloads, in order.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from collections.abc import Iterable
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -17,23 +17,35 @@ from posttroll.errors import RemoteProtocolError
 
 __all__ = [
     "MOST",
+    "MOST_QUEUES",
     "UNKNOWN_SESSION",
+    "VERSION",
     "Attach",
     "Attached",
+    "Close",
     "Detach",
     "Disposition",
     "Flow",
     "Frame",
     "Loaded",
+    "Open",
     "Outcome",
     "Settled",
+    "Spoken",
     "Transfer",
     "decode",
+    "decode_conversation",
     "encode",
 ]
 
+VERSION = 1
+"""What containers speak; an `Open` of another version is answered by a `Close` that says so."""
+
 MOST = 10_000
 """How many deliveries a receiver may have unsettled, and how many things a frame may tell."""
+
+MOST_QUEUES = 100
+"""How many queues a container may offer another one."""
 
 UNKNOWN_SESSION = "unknown session"
 """Why a session is ended that a sender does not know, or knows no longer: the receiver begins another one."""
@@ -42,6 +54,7 @@ _Text = Annotated[str, Meta(max_length=2000)]
 _Number = Annotated[int, Meta(ge=0, le=2**62)]
 _Time = Annotated[str, Meta(max_length=50)]
 _Topics = Annotated[list[_Text], Meta(max_length=1000)]
+_Any = TypeVar("_Any")
 
 
 class Outcome(Struct, frozen=True, array_like=True):
@@ -124,16 +137,46 @@ class Detach(_Frame, frozen=True, tag="detach"):
     reason: _Text = ""
 
 
+class Open(Struct, frozen=True, tag_field="frame", tag="open"):
+    """What a container says of itself at the begin of a connection, whenever that changes, and as a sign of life.
+
+    It `awaits` an answer, and is repeated without one, until the other end says that it has `heard` its number, which
+    grows with each change. Nothing else is said before the other's is there. `queues` has the identity and the target
+    of each queue that it holds for the other end, which attaches to them.
+    """
+
+    container: _Name
+    life: _Name
+    """A name that no other container has, nor this one after a restart."""
+    version: int
+    number: _Number
+    heard: _Number = 0
+    awaits: bool = False
+    queues: Annotated[dict[_Name, _Name], Meta(max_length=MOST_QUEUES)] = {}
+
+
+class Close(Struct, frozen=True, tag_field="frame", tag="close"):
+    """The end of a conversation, and why."""
+
+    reason: _Text = ""
+
+
 Frame = Attach | Attached | Flow | Transfer | Disposition | Settled | Detach
 Loaded = tuple[Frame, bytes | None]
+Spoken = tuple[Frame | Open | Close, bytes | None]
+
+_Sizes = Annotated[list[_Number], Meta(max_length=MOST)]
+_Head = tuple[Annotated[list[Frame], Meta(max_length=MOST)], _Sizes]
+_ConversationHead = tuple[Annotated[list[Frame | Open | Close], Meta(max_length=MOST)], _Sizes]
 
 _encoder = msgspec.json.Encoder()
-_Head = tuple[Annotated[list[Frame], Meta(max_length=MOST)], Annotated[list[_Number], Meta(max_length=MOST)]]
-_decoder = msgspec.json.Decoder(_Head)
+_link_decoder = msgspec.json.Decoder(_Head)
+_conversation_decoder = msgspec.json.Decoder(_ConversationHead)
 
 
-def encode(frames: Sequence[Loaded]) -> bytes:
+def encode(frames: Iterable[Spoken]) -> bytes:
     """Return a bundle."""
+    frames = list(frames)
     payloads = [payload for _, payload in frames if payload is not None]
     head = _encoder.encode(([frame for frame, _ in frames], list(map(len, payloads))))
     return b"".join([head, b"\n", *payloads])
@@ -141,9 +184,20 @@ def encode(frames: Sequence[Loaded]) -> bytes:
 
 def decode(bundle: bytes) -> list[Loaded]:
     """Return the frames of a bundle, each transfer with its payload; `RemoteProtocolError`."""
+    return _decode(_link_decoder, bundle)
+
+
+def decode_conversation(bundle: bytes) -> list[Spoken]:
+    """Return the same of a bundle that may have what containers say of themselves."""
+    return _decode(_conversation_decoder, bundle)
+
+
+def _decode(
+    decoder: msgspec.json.Decoder[tuple[list[_Any], list[int]]], bundle: bytes
+) -> list[tuple[_Any, bytes | None]]:
     head, _, rest = bundle.partition(b"\n")
     try:
-        frames, sizes = _decoder.decode(head)
+        frames, sizes = decoder.decode(head)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RemoteProtocolError(f"not a bundle of link frames: {error}") from None
     ends = list(itertools.accumulate(sizes, initial=0))

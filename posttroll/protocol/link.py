@@ -98,7 +98,8 @@ class _Held:
 class Receiver:
     """The receiving end: hands deliveries to an application and tells the sender what became of them.
 
-    `name` has to be new in all the world. `credit`: how many deliveries may be unsettled at a time. With the
+    `name` has to be new in all the world. `journal`: whose messages to ask for, if the sender has those of several.
+    `credit`: how many deliveries may be unsettled at a time. With the
     `distribution_mode` "copy" it gets a replay, of what was published from `start_at` until before `until`, ISO 8601
     times or "", and is finished after that.
     """
@@ -112,6 +113,7 @@ class Receiver:
         start_at: str = "new",
         until: str = "",
         distribution_mode: Literal["move", "copy"] = "move",
+        journal: str = "",
         credit: int = 100,
         patience: Patience | None = None,
     ) -> None:
@@ -134,7 +136,7 @@ class Receiver:
         self._distribution_mode: Literal["move", "copy"] = distribution_mode
         self._credit = min(credit, MOST)
         self._patience = patience or Patience()
-        self._journal = ""
+        self._journal = journal
         self._session = 0
         self._sender = ""
         self._attach = Attach(name, 0, "", consumer, self._topics)
@@ -173,7 +175,7 @@ class Receiver:
 
     def connected(self, now: float) -> None:
         """Note that the way to the sender is open, again perhaps: it is told at once where this end is."""
-        self._attach_at = now - self._patience.resend
+        self._attach_at = -math.inf
         self._is_flow_due = True
 
     def disconnected(self, now: float) -> None:
@@ -276,7 +278,7 @@ class Receiver:
         self._heard_at = now
         if self.state == "attaching":
             self._begin_session()
-            self._attach_at = now if event == "refused" else now - self._patience.resend
+            self._attach_at = now if event == "refused" else -math.inf
         elif self.state == "attached":
             self._is_flow_due = True
         else:
@@ -315,7 +317,7 @@ class Receiver:
 
     def frames_to_send(self, now: float) -> list[Loaded]:
         """Return what the sender is to be told now."""
-        if self.state == "attached" and now - self._heard_at >= self._patience.silence:
+        if self.state == "attached" and now >= self._heard_at + self._patience.silence:
             self._enter("silence", now)
         if self.state == "detached":
             return []
@@ -328,14 +330,14 @@ class Receiver:
             return frames
         if self.state == "attached":
             return [*self._disposition(now), *self._next_flow(now)]
-        if now - self._attach_at < self._patience.resend:
+        if now < self._attach_at + self._patience.resend:
             return []
         self._attach_at = now
         return [(self._attach, None)]
 
     def _disposition(self, now: float) -> list[Loaded]:
         due, self._untold = self._untold, []
-        while self._told and now - self._told[0][0] >= self._patience.resend:
+        while self._told and now >= self._told[0][0] + self._patience.resend:
             due.append(self._told.popleft()[1])
         outcomes = {}
         for held in due:

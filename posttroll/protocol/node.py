@@ -7,9 +7,11 @@ import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import msgspec
 
+from posttroll.protocol.allowance import Allowance
 from posttroll.protocol.frames import UNKNOWN_SESSION, Attach, Detach, Frame, Loaded
 from posttroll.protocol.link import Patience
 from posttroll.protocol.sender import Sender
@@ -71,16 +73,22 @@ class Node:
 
     `name` has to be new in all the world. `open_source` is called with each attach and the identity of who asks; it
     returns the source that all receivers of the consumer share or, for the distribution mode "copy", one of its own.
-    `PermissionError` and `ValueError` refuse; the receiver is told why.
+    `PermissionError` and `ValueError` refuse; the receiver is told why. `allowances`: how much may be sent where.
     """
 
     def __init__(
-        self, name: str, journal: str, open_source: Callable[[Attach, str], Source], patience: Patience | None = None
+        self,
+        name: str,
+        journal: str,
+        open_source: Callable[[Attach, str], Source],
+        patience: Patience | None = None,
+        allowances: Mapping[Hashable, Allowance] = MappingProxyType({}),
     ) -> None:
         self._name = name
         self._journal = journal
         self._open_source = open_source
         self._patience = patience or Patience()
+        self._allowances = allowances
         self._senders: dict[str, Sender] = {}
         self._groups: dict[Source, _Group] = {}
         self._ended: OrderedDict[str, int] = OrderedDict()
@@ -123,6 +131,7 @@ class Node:
         if sender is None or frame.session != sender.session:
             return
         sender.heard(peer, now)
+        sender.allowance = self._allowances.get(peer)
         if isinstance(frame, Detach):
             # One that knows that it is attached says with its end what it had.
             self._end(sender, () if frame.sender == self._name else None)
@@ -209,7 +218,7 @@ class Node:
             group.source.save()
 
     def _turn(self, group: _Group, now: float, wall: float) -> Iterator[tuple[Hashable, Loaded]]:
-        group.is_hungry = False
+        group.is_hungry = group.is_waiting = False
         for sender in list(group.senders.values()):
             if group.source.is_forgotten:
                 yield sender.peer, sender.detach("the consumer was forgotten")

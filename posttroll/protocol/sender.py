@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Collection, Hashable
 
+from posttroll.protocol.allowance import Allowance
 from posttroll.protocol.frames import (
     MOST,
     Attach,
@@ -43,6 +44,8 @@ class Sender:
         self.session = attach.session
         self.source = source
         self.identity = identity
+        self.allowance: Allowance | None = None
+        """What of its connection's bandwidth is left to use, if that is limited."""
         self.peer: Hashable = None
         """Where the receiver was last heard, in the transport's words."""
         self.is_doubtful = False
@@ -86,6 +89,7 @@ class Sender:
             and len(self._leases) < MOST
             and len(self._in_flight) < _MOST_IN_FLIGHT
             and self._bytes_in_flight <= _MOST_BYTES_IN_FLIGHT
+            and (self.allowance is None or self.allowance.level > 0)
         )
 
     @property
@@ -144,7 +148,12 @@ class Sender:
             self._suspect = self._next
         self._next += 1
         self._said_at = now
+        self._spend(entry.payload)
         return frame, entry.payload
+
+    def _spend(self, payload: bytes) -> None:
+        if self.allowance is not None:
+            self.allowance.spend(len(payload))
 
     def ask_back(self, now: float) -> list[Loaded]:
         """Return what asks the receiver for what its application has not begun, if it was not asked just now."""
@@ -180,7 +189,9 @@ class Sender:
         if self._in_flight and now >= self._resend_at:
             self._resends += 1
             self._resend_at = now + min(self._patience.resend * 2**self._resends, self._patience.silence / 2)
-            frames.extend(self._in_flight)
+            for transfer, payload in self._in_flight:
+                frames.append((transfer, payload))
+                self._spend(payload)
         if not frames and now >= self._said_at + self._patience.interval:
             frames.append(self._flow())
         if frames:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -68,6 +68,9 @@ class _Item:
     is_leased: bool = False
     is_claimed: bool = False
 
+    def is_too_old(self, wall: float) -> bool:
+        return self.entry.expires is not None and self.entry.expires <= wall
+
 
 class Source:
     """Decides what is given out next.
@@ -82,6 +85,8 @@ class Source:
         self.aside: list[tuple[int, str]] = []
         """What was set aside, and why, for whoever tells of it, and clears this."""
         self.max_deliveries = max_deliveries
+        self.on_change: Callable[[Entry, str, str], None] | None = None
+        """Called, if set, with a message, what became of it, and why: "transferred", an outcome, or "expired"."""
         self._store = store
         self._settled = set(position.settled)
         self._counts = dict(position.counts)
@@ -111,9 +116,8 @@ class Source:
     def take(self, wall: float) -> tuple[Entry, int] | None:
         """Lease the next message; return it and how often it was given out, this time included."""
         while (item := self._next()) is not None:
-            if item.entry.expires is not None and item.entry.expires <= wall:
-                self.expired += 1
-                self._forget(item.entry.sequence)
+            if item.is_too_old(wall):
+                self._expire(item)
             elif item.count >= self.max_deliveries:
                 self._set_aside(item, f"delivered {item.count} times without being accepted")
             else:
@@ -140,8 +144,39 @@ class Source:
         self._enqueue(item)
         return item.entry.sequence <= self._handed_out_before
 
+    def expire(self, wall: float) -> None:
+        """Give up what is next, as long as that is too old."""
+        while (item := self._next()) is not None:
+            if not item.is_too_old(wall):
+                self._enqueue(item)
+                return
+            self._expire(item)
+
+    def withdraw(self, sequence: int) -> bool:
+        """Take a message back, as one that expired, if nobody has it; return whether it was there to be taken."""
+        item = self._find(sequence)
+        if item is None or item.is_leased:
+            return False
+        self._expire(item)
+        return True
+
+    def _expire(self, item: _Item) -> None:
+        self.expired += 1
+        self._forget(item.entry.sequence)
+        self._tell(item, "expired")
+
+    def _tell(self, item: _Item, state: str, reason: str = "") -> None:
+        if self.on_change is not None:
+            self.on_change(item.entry, state, reason)
+
+    def _find(self, sequence: int) -> _Item | None:
+        while self._scanned_to < sequence and self._read_on():
+            pass
+        return self._item(sequence)
+
     def _lease(self, item: _Item) -> tuple[Entry, int]:
         entry = item.entry
+        self._tell(item, "transferred")
         item.is_leased, item.is_claimed = True, False
         item.count += 1
         if item.is_counted:
@@ -153,9 +188,7 @@ class Source:
         """Lease a message to a receiver that says it has it already; return whether it may keep it."""
         if sequence > self._handed_out:
             return False
-        while self._scanned_to < sequence and self._read_on():
-            pass
-        item = self._item(sequence)
+        item = self._find(sequence)
         if item is None or item.is_leased:
             return False
         item.is_leased = item.is_claimed = True
@@ -177,9 +210,11 @@ class Source:
         item.is_leased = False
         if outcome.state == "accepted":
             self._forget(sequence)
+            self._tell(item, "accepted")
         elif outcome.state == "rejected":
             self._set_aside(item, outcome.reason or "rejected")
         else:
+            self._tell(item, "released", outcome.reason)
             # Between a claim and the delivery that it is about, somebody else may have begun it.
             item.count -= not (outcome.begun or item.is_claimed)
             item.is_counted = True
@@ -214,6 +249,7 @@ class Source:
         self._store.set_aside(item.entry.sequence, item.count, reason)
         self.aside.append((item.entry.sequence, reason))
         self._forget(item.entry.sequence)
+        self._tell(item, "rejected", reason)
 
     def _item(self, sequence: int) -> _Item | None:
         return self._items.get(sequence) or self._offered.get(sequence)

@@ -19,7 +19,7 @@ from posttroll.backends.base import LinkChannel, Peer
 from posttroll.errors import JournalError, TransportError
 from posttroll.journal import Journal, MemoryJournal
 from posttroll.journal.sqlite import SqliteJournal
-from posttroll.links import LinkClient, LinkServer
+from posttroll.links import LinkClient, LinkServer, arrivals
 from posttroll.protocol.frames import Outcome
 from posttroll.protocol.link import Delivery, Receiver
 from posttroll.settings import Ports
@@ -181,6 +181,19 @@ def test_a_journal_in_trouble_is_told_of_and_served_when_it_is_well_again(
 
     assert delivery.payload == FRAME
     assert "cannot serve its consumers, will try again: the disk is on fire" in caplog.text
+
+
+def test_what_is_too_much_for_one_turn_is_there_in_the_next(ends: Ends) -> None:
+    server, client = ends.open("tcp://127.0.0.1:0"), ends.open()
+    client.connect(peer(server.address))
+    sent = [str(number).encode() for number in range(250)]
+    for bundle in sent:
+        client.send(peer(server.address), bundle)
+
+    turns = [[arrival.bundle for arrival in arrivals(server, time.monotonic())] for _ in range(4)]
+
+    assert [bundle for turn in turns for bundle in turn] == sent
+    assert max(map(len, turns)) < len(sent)
 
 
 def test_rubbish_on_a_servers_link_is_dropped_and_told_of_once(

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import select
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from typing import Any
 
 import zmq
 
@@ -24,6 +25,8 @@ from posttroll.settings import Ports
 __all__ = ["ZMQLinks"]
 
 _MOST_WAITING = 1000
+_LARGEST_BACKLOG = 128 * 2**20
+_MOST_READ = 5000
 # What a bundle may hold beside the largest message: others, and what is said of them.
 _LARGEST_HEAD = 4 * 2**20
 _AT_ONCE = int(zmq.DONTWAIT)  # as an operation on enumerations takes longer than one on a socket
@@ -31,6 +34,9 @@ _AT_ONCE_WITH_MORE = int(zmq.DONTWAIT | zmq.SNDMORE)
 
 _send = zmq.backend.Socket.send  # without what zmq.Socket.send does before and after, for each part
 _receive = zmq.backend.Socket.recv
+_option = zmq.backend.Socket.get
+_EVENTS = int(zmq.EVENTS)
+_READABLE = int(zmq.POLLIN)
 
 
 class ZMQLinks(ConnectingChannel[Arrival]):
@@ -84,6 +90,11 @@ class ZMQLinks(ConnectingChannel[Arrival]):
         """Return the next arrival; None after `timeout` seconds (None: wait for ever), when woken and when closed."""
         return self._receive(timeout)
 
+    @property
+    def has_more(self) -> bool:
+        """Whether there is more to be received that was taken from ZeroMQ already."""
+        return bool(self._ready)
+
     def send(self, peer: Hashable, bundle: bytes) -> bool:
         """Send a bundle; return False if the peer is not there, or does not take it now."""
         check_process(self._pid)
@@ -97,20 +108,32 @@ class ZMQLinks(ConnectingChannel[Arrival]):
                 self._carry_out_orders()
 
     def _send(self, peer: Hashable, bundle: bytes) -> bool:
-        # To send may take the news that something came, hence who is sent to is looked at before the next sleep.
         if isinstance(peer, Peer):
             connection = self._connections.get(peer)
             if connection is None or connection.was_cut:
                 return False
-            self._awake.add(connection)
             _send(connection.socket, bundle, _AT_ONCE)
+            if _is_readable(connection.socket):
+                self._awake.add(connection)
+                self._bell.ring()
             return True
         if self._server is None or not isinstance(peer, bytes) or peer not in self._server.present:
             return False
-        self._server_is_awake = True
         _send(self._server.socket, peer, _AT_ONCE_WITH_MORE)
         _send(self._server.socket, bundle, _AT_ONCE)
+        if _is_readable(self._server.socket):
+            self._server_is_awake = True
+            self._bell.ring()
         return True
+
+    def _wait(self, poll: Callable[[int | None], list[tuple[Any, int]]], deadline: float | None) -> list[Any]:
+        """Wait without the lock, so that others may send meanwhile, or close."""
+        self._lock.release()
+        try:
+            found = super()._wait(poll, deadline)
+        finally:
+            self._lock.acquire()
+        return [] if self._closed else found
 
     def _drain(self, connection: Connection, most: int) -> bool:
         socket, key = connection.socket, self._keys[connection.peer]
@@ -118,7 +141,7 @@ class ZMQLinks(ConnectingChannel[Arrival]):
             for _ in range(most):
                 if bundle := _bundle_in(socket, _receive_frame(socket)):
                     self._ready.append(Arrival(connection.peer, bundle, key))
-            return False
+            return not _is_readable(socket)
         return True
 
     def _tell(self, connection: Connection, changes: list[bool]) -> None:
@@ -131,7 +154,7 @@ class ZMQLinks(ConnectingChannel[Arrival]):
         if self._server is not None and descriptor in self._server.descriptors:
             self._server_is_awake = True
             self._server.stir(descriptor)
-        else:
+        elif descriptor in self._by_descriptor:  # else it was disconnected meanwhile
             super()._stir(descriptor)
 
     def _take(self, most: int) -> None:
@@ -141,8 +164,27 @@ class ZMQLinks(ConnectingChannel[Arrival]):
 
     def _close_sockets(self) -> None:
         super()._close_sockets()
+        self._server_is_awake = False
         if self._server is not None:
             self._server.close()
+
+
+class _Backlog(deque[Arrival]):
+    """What one guest has sent, as far as it is not taken yet."""
+
+    size = 0
+
+    def add(self, arrival: Arrival) -> None:
+        """Keep a bundle if there is room for it."""
+        if not self or (len(self) < _MOST_WAITING and self.size < _LARGEST_BACKLOG):
+            self.size += len(arrival.bundle)
+            self.append(arrival)
+
+    def take(self) -> Arrival:
+        """Return the first one."""
+        arrival = self.popleft()
+        self.size -= len(arrival.bundle)
+        return arrival
 
 
 class _Server:
@@ -156,6 +198,7 @@ class _Server:
         self.present: set[bytes] = set()
         """The routing ids of those who have sent something and were not cut since."""
         self._guests: dict[int, bytes | None] = {}  # the same by descriptor, None for who has not sent anything
+        self._waiting: dict[bytes, _Backlog] = {}  # by guest, in the order of their turns
         self._has_news = False
         with contextlib.ExitStack() as undo:
 
@@ -176,47 +219,62 @@ class _Server:
         self._has_news |= descriptor == self._monitor.descriptor
 
     def take(self, most: int, arrivals: deque[Arrival]) -> bool:
-        """Take so many bundles at most, and the news; return whether those were all."""
+        """Take so many bundles at most, in turn from each guest, and the news; return whether those were all.
+
+        What a guest sends faster than it is taken is dropped: libzmq would keep it without end.
+        """
+        is_all = self._read()
+        if self._has_news:
+            self._read_news()
+        for _ in range(most):
+            if not self._waiting:
+                break
+            guest = next(iter(self._waiting))
+            backlog = self._waiting.pop(guest)
+            arrivals.append(backlog.take())
+            if backlog:
+                self._waiting[guest] = backlog  # as the last one from here on
+        return is_all and not self._waiting
+
+    def _read(self) -> bool:
+        """Read what came; return whether that was all."""
         try:
-            for _ in range(most):
-                self._take_one(arrivals)
+            for _ in range(_MOST_READ):
+                self._read_one()
         except zmq.Again:
             return True
-        finally:
-            if self._has_news:
-                self._read_news(arrivals)
         return False
 
-    def _take_one(self, arrivals: deque[Arrival]) -> None:
+    def _read_one(self) -> None:
         guest = _receive(self.socket, _AT_ONCE)
         frame = _receive_frame(self.socket)
         key = str(frame.get("User-Id")) if self._is_secure else ""
         if bundle := _bundle_in(self.socket, frame):
-            arrivals.append(Arrival(guest, bundle, key))
+            self._waiting.setdefault(guest, _Backlog()).add(Arrival(guest, bundle, key))
         self.present.add(guest)
         descriptor = _descriptor_of(frame)
         if descriptor is not None and self._guests.get(descriptor) != guest:
-            self._meet(descriptor, guest, arrivals)
+            self._meet(descriptor, guest)
 
-    def _meet(self, descriptor: int, guest: bytes, arrivals: deque[Arrival]) -> None:
+    def _meet(self, descriptor: int, guest: bytes) -> None:
         """Note whose a descriptor is; who had it before, or has it no longer, was cut."""
-        self._read_news(arrivals)
-        self._part(self._guests.get(descriptor, guest), arrivals)
+        self._read_news()
+        self._part(self._guests.get(descriptor, guest))
         if descriptor in self._guests:
             self._guests[descriptor] = guest
 
-    def _read_news(self, arrivals: deque[Arrival]) -> None:
+    def _read_news(self) -> None:
         self._has_news = False
         for event, descriptor in self._monitor.read():
-            self._part(self._guests.pop(descriptor, None), arrivals)
+            self._part(self._guests.pop(descriptor, None))
             if event == zmq.Event.ACCEPTED:
                 self._guests[descriptor] = None
 
-    def _part(self, guest: bytes | None, arrivals: deque[Arrival]) -> None:
+    def _part(self, guest: bytes | None) -> None:
         """Tell that a guest was cut, if it is one that has sent something."""
         if guest is not None:
             self.present.discard(guest)
-            arrivals.append(Arrival(guest))
+            self._waiting.setdefault(guest, _Backlog()).append(Arrival(guest))
 
     def close(self) -> None:
         """Close; what was sent goes on for a second at most."""
@@ -224,10 +282,17 @@ class _Server:
         self._bound.close()
 
 
+def _is_readable(socket: Socket) -> bool:
+    """Return whether there is something to receive; its descriptor tells only of what comes after that was asked."""
+    return bool(int(_option(socket, _EVENTS)) & _READABLE)
+
+
 def _options() -> dict[int, int]:
     options = connection_options()
     options[zmq.MAXMSGSIZE] += _LARGEST_HEAD
-    return {zmq.SNDHWM: _MOST_WAITING, zmq.RCVHWM: _MOST_WAITING, **options}
+    # libzmq ends the whole process by an assertion if it has stopped reading, as there is a limit, the peer goes, and
+    # then a ping is due or among what was read: there must not be a limit.
+    return {zmq.SNDHWM: _MOST_WAITING, zmq.RCVHWM: 0, **options}
 
 
 def _descriptor_of(frame: zmq.Frame) -> int | None:

@@ -10,7 +10,7 @@ from posttroll.journal.memory import MemoryJournal
 from posttroll.protocol.frames import Attach, Attached, Detach, Disposition, Flow, Frame, Outcome, Settled, Transfer
 from posttroll.protocol.link import Patience
 from posttroll.protocol.node import Node
-from posttroll.protocol.source import Source
+from posttroll.protocol.source import Position, Source
 
 ACCEPTED = Outcome("accepted")
 PATIENCE = Patience(resend=1.0, interval=2.0, silence=10.0, doubt=0.5)
@@ -596,3 +596,21 @@ def test_what_was_set_aside_is_told_once(publisher: Publisher) -> None:
 
     assert publisher.node.take_aside() == [("consumer", 1, "no such orbit")]
     assert publisher.node.take_aside() == []
+
+
+def test_while_it_is_in_doubt_whether_a_receiver_lives_no_turn_is_asked_for_in_vain() -> None:
+    publisher = Publisher()
+    publisher.publish()
+    publisher.hears(attach("a"), flow("a", limit=1))
+    publisher.says()
+    publisher.journal.commit()
+    former = publisher.journal.open_source("consumer", [], "first", 0.0)
+    next_life = Source(former._store, Position(0, 1))
+    node = Node("next life", publisher.journal.identity, lambda _, key: next_life, PATIENCE)
+    node.receive(attach("a", 2), "a", 5.0)
+    node.frames_to_send(5.0, 5.0)
+
+    node.disconnected("a", now=5.9)
+    node.frames_to_send(6.0, 6.0)
+
+    assert node.next_timeout() == 6.4
