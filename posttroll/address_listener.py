@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
@@ -44,6 +45,7 @@ class AddressListener:
     ) -> None:
         self._subscriber = subscriber
         self._services = frozenset([services] if isinstance(services, str) else services)
+        self._looked_for: deque[str] = deque()
         self._delivery: Delivery[Message] = Delivery(Message.decode)
         self._look_ups = [0.0]
         self._is_fed = False
@@ -61,9 +63,14 @@ class AddressListener:
         self._worker.start()
         return self
 
-    def stop(self) -> None:
-        """Stop listening."""
-        self._worker.stop()
+    def look_for(self, service: str) -> None:
+        """Listen for one more service from now on, and ask for it at once, even if it is not new; from any thread."""
+        self._looked_for.append(service)
+        self._feed.wake()
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """Stop listening; wait at most `timeout` seconds until that is done."""
+        self._worker.stop(timeout)
 
     def handle_msg(self, msg: Message) -> None:
         """Connect to the address that a message adds if its services are wanted; leave the one it removes."""
@@ -101,18 +108,29 @@ class AddressListener:
                 self._delivery.call(self.handle_msg, received.frame, received.peer.uri, now)
             if due in self._look_ups and now >= due:
                 self._look_ups.remove(due)
-                self._look_up()
+                self._take_looked_for()
+                self._look_up(self._services)
+            elif self._looked_for:
+                self._look_up(self._take_looked_for())
             if not self._look_ups and (self._has_refused or not self._is_fed):
                 self._has_refused = False
                 self._look_ups.append(now + _LOOK_AGAIN_AFTER)
 
-    def _look_up(self) -> None:
-        """Ask for all services; see to it that it is done again if there was no answer."""
+    def _take_looked_for(self) -> set[str]:
+        """Return the services that were looked for; they are listened for from now on."""
+        services = {self._looked_for.popleft() for _ in range(len(self._looked_for))}
+        self._services |= services
+        return services
+
+    def _look_up(self, services: Iterable[str]) -> None:
+        """Ask for services; see to it that all are asked for again if there was no answer."""
         try:
-            for service in self._services:
+            for service in services:
                 for entry in self._client.ask(service, _LOOK_UP_TIMEOUT):
                     self._meet(entry)
         except PosttrollError as error:
+            if self._client.closed:
+                return
             now = time.monotonic()
             self._look_ups = [now + _RETRY_AFTER]
             if not isinstance(error, TimedOut) and self._delivery.drops.add("look-up failed", now):

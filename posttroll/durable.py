@@ -24,7 +24,7 @@ from posttroll.protocol.link import Delivery, Receiver
 from posttroll.settings import Ports
 from posttroll.threads import is_held_here
 
-__all__ = ["Inbox", "Outbox", "State", "replay"]
+__all__ = ["Inbox", "Outbox", "State", "replay", "ttl_in_seconds"]
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Outbox:
         """Keep a frame, for consumers that come for it within `ttl` seconds, and `publish` it; return its result."""
         check_process(self._process, "the publisher")  # first, as nobody gives the lock back there if it was held
         wall = time.time()
-        expires = None if ttl is None else wall + _seconds(ttl)
+        expires = None if ttl is None else wall + ttl_in_seconds(ttl)
         topic = frame.partition(b" ")[0].decode()
         with self._order:
             self.journal.append(topic, frame, wall, expires)
@@ -92,7 +92,8 @@ class Outbox:
             self.journal.close()
 
 
-def _seconds(ttl: float) -> float:
+def ttl_in_seconds(ttl: float) -> float:
+    """Return how long a message lives; `ValueError` if that is no number above 0."""
     try:
         seconds = float(ttl)
     except (OverflowError, TypeError, ValueError):

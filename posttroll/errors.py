@@ -17,6 +17,7 @@
     │ ├ ConnectionLost
     │ ├ AuthenticationRefused
     │ └ UsedAfterFork
+    ├ Interrupted
     ├ TimedOut(TimeoutError)
     │ ├ AddressNotFound
     │ └ RequestTimeout
@@ -24,7 +25,11 @@
     │ ├ LocalProtocolError
     │ │ └ NotStarted(AttributeError)
     │ └ RemoteProtocolError
+    ├ Refused
     ├ RemoteError
+    │ ├ CallCancelled
+    │ ├ CallInterrupted
+    │ └ MethodNotFound(AttributeError)
     └ JournalError(OSError)
       ├ JournalFull
       ├ JournalCorrupt
@@ -36,10 +41,13 @@ __all__ = [
     "AuthenticationRefused",
     "BackendNotInstalled",
     "BindFailed",
+    "CallCancelled",
+    "CallInterrupted",
     "ConfigurationError",
     "ConnectionLost",
     "DecodeError",
     "EncodeError",
+    "Interrupted",
     "JournalCorrupt",
     "JournalError",
     "JournalFull",
@@ -47,10 +55,12 @@ __all__ = [
     "KeyFileError",
     "LocalProtocolError",
     "MessageError",
+    "MethodNotFound",
     "MissingSetting",
     "NotStarted",
     "PosttrollError",
     "ProtocolError",
+    "Refused",
     "RemoteError",
     "RemoteProtocolError",
     "RequestTimeout",
@@ -124,6 +134,10 @@ class UsedAfterFork(TransportError):
     """An object that was opened before a fork is used in the child."""
 
 
+class Interrupted(PosttrollError):
+    """Another thread interrupted what was waited for."""
+
+
 class TimedOut(PosttrollError, TimeoutError):
     """It did not happen in time."""
 
@@ -152,8 +166,33 @@ class RemoteProtocolError(ProtocolError):
     """The peer broke the rules."""
 
 
+class Refused(PosttrollError):
+    """A handler says that it will never do what it is asked."""
+
+
 class RemoteError(PosttrollError):
-    """A handler failed on the other side."""
+    """A call failed on the other side.
+
+    `type` is the name of the exception that was raised there, "" if that is not known; `remote_traceback` is where, as
+    text, which built-in exceptions that came from there have, too.
+    """
+
+    def __init__(self, text: str = "", type: str = "", remote_traceback: str = "") -> None:
+        super().__init__(text)
+        self.type = type
+        self.remote_traceback = remote_traceback
+
+
+class CallCancelled(RemoteError):
+    """The call was cancelled."""
+
+
+class CallInterrupted(RemoteError):
+    """The other side went down while it was called; nobody knows whether the call was executed."""
+
+
+class MethodNotFound(RemoteError, AttributeError):
+    """The other side has no public method of that name."""
 
 
 class JournalError(PosttrollError, OSError):

@@ -18,6 +18,7 @@ from posttroll.settings import read
 
 if TYPE_CHECKING:
     from posttroll.protocol.link import Delivery
+    from posttroll.protocol.properties import Properties
 
 __all__ = [
     "CURRENT_MESSAGE_VERSION",
@@ -55,7 +56,9 @@ class Message:
     binary: bool
     version: str | None
     delivery: Delivery | None = None
-    """What a durable subscriber has to settle; None for a message that came otherwise."""
+    """What a durable subscriber or a messenger has to settle; None for a message that came otherwise."""
+    properties: Properties | None = None
+    """To whom and from whom an addressed message is; None for others."""
 
     def __init__(
         self,

@@ -272,7 +272,8 @@ class NoisyPublisher:
     """A publisher that announces itself under a name and aliases.
 
     `nameservers`: the hosts (``host`` or ``host:port``) to register at; without any, everybody around is told, by
-    multicast. `broadcast_interval`: seconds between announcements; 0: none. `options`: what else a `Publisher` takes.
+    multicast. `broadcast_interval`: seconds between announcements; 0: none. `extra`: returns what else to announce with
+    an address. `options`: what else a `Publisher` takes.
     """
 
     _publisher_class = Publisher
@@ -286,6 +287,7 @@ class NoisyPublisher:
         nameservers: str | Iterable[str] | None = None,
         min_port: int | None = None,
         max_port: int | None = None,
+        extra: Callable[[str], Mapping[str, str]] | None = None,
         **options: Any,
     ) -> None:
         self.min_port = min_port
@@ -294,6 +296,7 @@ class NoisyPublisher:
         self._services = [name, *([aliases] if isinstance(aliases, str) else aliases or ())]
         self._broadcast_interval = broadcast_interval
         self._nameservers = [nameservers] if isinstance(nameservers, str) else list(nameservers or ())
+        self._extra = extra
         self._publisher = self._publisher_class(f"tcp://*:{port}", name, min_port, max_port, **options)
         self._announcer: AddressServiceBroadcaster | None = None
 
@@ -320,12 +323,15 @@ class NoisyPublisher:
             self._services,
             self._broadcast_interval,
             self._nameservers,
-            **({} if self.journal is None else {"extra": self._links_at}),
+            **({} if self.journal is None and self._extra is None else {"extra": self._announced_with}),
         )
         self._announcer.start()
 
     def _address_at(self, host: str) -> str:
         return f"tcp://{host}:{self.port_number}"
+
+    def _announced_with(self, address: str) -> dict[str, str]:
+        return {**self._links_at(address), **({} if self._extra is None else self._extra(address))}
 
     def _links_at(self, address: str) -> dict[str, str]:
         """Return what the announcement of an address says of the journal and where it is served."""

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import pytest
@@ -331,3 +331,67 @@ def test_a_real_nameserver_tells_of_publishers_that_come_and_go(subscriber: Subs
             eventually(lambda: uri in subscriber.met)
 
         eventually(lambda: uri in subscriber.parted)
+
+
+def test_a_service_looked_for_later_is_asked_for_at_once_and_listened_to(
+    feed: Publisher, subscriber: Subscriber
+) -> None:
+    answers = Answers(avhrr=[URI])
+
+    with nameserver_that(answers), listening(subscriber, []) as listener:
+        eventually(lambda: listener._is_fed and not listener._look_ups)
+        assert answers.asked == []
+
+        listener.look_for("avhrr")
+        eventually(lambda: subscriber.met == [URI])
+        feed.send(notice(uri=OTHER_URI, service=["avhrr"]))
+        eventually(lambda: subscriber.met == [URI, OTHER_URI])
+
+        assert set(answers.asked) == {"avhrr"}
+
+
+def test_a_service_looked_for_again_is_asked_for_again(feed: Publisher, subscriber: Subscriber) -> None:
+    answers = Answers(viirs=[URI])
+
+    with nameserver_that(answers), listening(subscriber) as listener:
+        eventually(lambda: listener._is_fed and not listener._look_ups)
+        for _ in range(3):
+            asked = len(answers.asked)
+            listener.look_for("viirs")
+            eventually(lambda asked=asked: len(answers.asked) > asked)
+
+
+def test_a_service_looked_for_while_no_nameserver_answers_is_asked_for_later(
+    subscriber: Subscriber,
+) -> None:
+    with listening(subscriber, []) as listener:
+        listener.look_for("viirs")
+        assert subscriber.met == []
+
+        with nameserver_that(Answers(viirs=[URI])):
+            eventually(lambda: subscriber.met)
+
+
+def test_services_may_be_looked_for_by_several_threads_and_before_the_start(
+    feed: Publisher, subscriber: Subscriber
+) -> None:
+    answers = Answers()
+    listener = AddressListener(subscriber, [])
+    listener.look_for("early")
+
+    with nameserver_that(answers), ExitStack() as stack:
+        listener.start()
+        stack.callback(listener.stop)
+        with ExitStack() as threads:
+            for number in range(10):
+                threads.enter_context(in_background(lambda number=number: listener.look_for(f"service {number}")))
+
+        eventually(lambda: {"early", *(f"service {number}" for number in range(10))} <= set(answers.asked))
+
+
+def test_a_stop_may_be_told_not_to_wait(subscriber: Subscriber) -> None:
+    listener = AddressListener(subscriber, "viirs").start()
+
+    listener.stop(timeout=0.0)
+
+    eventually(lambda: not listener._worker.is_alive())

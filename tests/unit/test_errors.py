@@ -41,6 +41,7 @@ def test_every_error_prints_as_its_text(error: type[Exception]) -> None:
         (errors.RequestTimeout, TimeoutError),
         (errors.AddressNotFound, TimeoutError),
         (errors.NotStarted, AttributeError),
+        (errors.MethodNotFound, AttributeError),
         (errors.JournalFull, OSError),
         (errors.JournalInUse, OSError),
     ],

@@ -13,6 +13,7 @@ from posttroll import publisher as module
 from posttroll.backends import memory
 from posttroll.backends.base import Peer
 from posttroll.errors import BindFailed, ConfigurationError, EncodeError, NotStarted, TransportError
+from posttroll.journal import MemoryJournal
 from posttroll.message import Message
 from posttroll.publisher import (
     NoisyPublisher,
@@ -644,3 +645,24 @@ def test_several_threads_may_send(publisher: Publisher, heard: Heard) -> None:
             stack.enter_context(in_background(send_all))
 
     assert len(heard.messages()) == 800
+
+
+@pytest.mark.parametrize("journal", [None, MemoryJournal])
+def test_what_else_is_to_be_announced_goes_with_the_address_and_the_journal(
+    monkeypatch: pytest.MonkeyPatch, journal: Any
+) -> None:
+    announced: list[dict[str, str]] = []
+
+    def announce(*arguments: Any, extra: Any) -> Announcer:
+        announced.append(extra(arguments[1]))
+        return Announcer(*arguments)
+
+    Announcer.made = []
+    monkeypatch.setattr(module, "sendaddressservice", announce)
+    options = {} if journal is None else {"journal": journal()}
+
+    with closing(NoisyPublisher("name", extra=lambda address: {"peer": f"{address}0"}, **options).start()) as publisher:
+        address = f"tcp://127.0.0.1:{publisher.port_number}"
+
+    assert announced[0]["peer"] == f"{address}0"
+    assert ("link" in announced[0]) == ("journal" in announced[0]) == (journal is not None)
