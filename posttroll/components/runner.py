@@ -1,0 +1,191 @@
+"""Running a component: how its subscription, its messenger and its handlers begin, work together and end."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+from posttroll.components.commands import CommandWork
+from posttroll.components.component import Component
+from posttroll.components.configuration import Configuration, make_middleware
+from posttroll.components.decorators import handlers_of
+from posttroll.components.fingerprint import Fingerprint
+from posttroll.components.messages import Command, Result
+from posttroll.components.middleware import CountMiddleware, Middleware, Stack
+from posttroll.components.openings import open_messenger, open_server, open_subscriber
+from posttroll.components.orders import Order, Orders
+from posttroll.components.pool import Pool
+from posttroll.components.work import MessageWork
+from posttroll.daemon import notify
+from posttroll.errors import ConfigurationError, Interrupted, PosttrollError, TimedOut
+from posttroll.message import Message
+from posttroll.messenger import Tracker
+from posttroll.subscriber import Subscriber
+from posttroll.threads import Worker
+
+__all__ = ["Runner"]
+
+logger = logging.getLogger(__name__)
+
+_ORDERS: dict[str, Order] = {"quit": "quit", "restart": "restart"}
+_FAREWELL_TIME = 1.0
+_ANSWER_TIME = 60.0
+_ANSWERS_WAITED_FOR = 100
+
+
+class Runner:
+    """Runs one component until it is told to end; once.
+
+    `target`: a class derived from `Component`, or a module with handlers. `middleware` is put inside of what the
+    configuration names.
+    """
+
+    def __init__(
+        self, target: type[Component] | ModuleType, configuration: Configuration, middleware: Sequence[Middleware] = ()
+    ) -> None:
+        self._configuration = configuration
+        self.component = component = _make_component(target, configuration)
+        self._handlers = list(handlers_of(target if isinstance(target, ModuleType) else component))
+        self._counts = CountMiddleware()
+        self._stack = Stack([self._counts, *make_middleware(configuration.middleware), *middleware])
+        self._work = MessageWork(component, self._handlers, self._stack, configuration.publish_topic)
+        built_in = {"ping": lambda: "pong", "status": self._status, **dict.fromkeys(_ORDERS, lambda: None)}
+        self._commands = CommandWork(component, self._handlers, self._stack, built_in)
+        self._orders = Orders()
+        self._pool = Pool("handlers", configuration.workers, partial(self._orders.give, "idle"))
+        self._command_pool = Pool("commands", 1, partial(self._orders.give, "idle"))
+        self._answers: deque[Tracker] = deque(maxlen=_ANSWERS_WAITED_FOR)
+        self._deadline = 0.0
+        self._state = "starting"
+
+    def run(self, on_ready: Callable[[], object] = lambda: None) -> Order:
+        """Run it until it is told to end, and return how; `on_ready` is called when it gets messages.
+
+        Raises what goes wrong, at the start or later.
+        """
+        with ExitStack() as running:
+            running.callback(self._orders.close)
+            self._start(running)
+            self._state = "running"
+            on_ready()
+            logger.info("%s is ready", self._configuration.name)
+            return self._drain()
+
+    def stop(self, order: Order = "quit") -> None:
+        """Have `run` return when the handlers have; at once when told again. From anywhere, signal handlers too."""
+        self._orders.give(order)
+
+    def _start(self, running: ExitStack) -> None:
+        """Start all; what is started last is stopped first."""
+        configuration, component = self._configuration, self.component
+        component.messenger = messenger = open_messenger(configuration)
+        messenger.on_message(self._receive)
+        self._begin(running, "messages", messenger.run, messenger.stop)
+        running.callback(self._say_goodbye)
+        component.start()
+        running.callback(component.stop)
+        for pool in (self._pool, self._command_pool):
+            running.callback(pool.close)
+            pool.start()
+        if server := open_server(messenger, component, self._handlers, self._stack, configuration.request_workers):
+            running.callback(lambda: server.stop(self._time_left()))
+        if subscriber := open_subscriber(configuration, self._work.topics):
+            self._begin(running, "component", partial(self._read, subscriber), subscriber.stop)
+
+    def _begin(self, running: ExitStack, role: str, target: Callable[[], object], wake: Callable[[], None]) -> None:
+        """Do something in a thread; if it fails, all ends, and what was the matter is raised."""
+
+        def run(_: Worker) -> None:
+            try:
+                target()
+            except Exception:
+                self.stop("failed")
+                raise
+
+        running.callback(Worker(f"posttroll-{role}-{self._configuration.name}", run, wake=wake).start().stop)
+
+    def _read(self, subscriber: Subscriber) -> None:
+        """Take the next message only when there is a thread for it: another worker may have one before."""
+        messages = subscriber.recv()
+        while self._pool.wait_for_room() and (message := next(messages, None)) is not None:
+            self._pool.submit(partial(self._work.handle, message, subscriber))
+
+    def _receive(self, message: Message) -> None:
+        """Do what a message asks for that was addressed to this component; never waits."""
+        if message.type != Command.type:
+            self._pool.submit(partial(self._work.handle, message, self.component.messenger))
+        elif self._commands.has_own_handler(message):
+            self._command_pool.submit(lambda _: self._carry_out(message))
+        else:
+            self._carry_out(message)
+
+    def _carry_out(self, message: Message) -> None:
+        """Carry out a command, answer it, and settle it before it ends the program: the next one is not to get it."""
+        result = self._commands.carry_out(message)
+        try:
+            self._answer(message, result)
+        except PosttrollError as error:
+            logger.warning("the result of %s cannot be sent: %s", result.command, error)
+            with suppress(PosttrollError):
+                self._answer(message, Result.exception(error, result.command))
+        self.component.messenger.accept(message)
+        order = _ORDERS.get(result.command)
+        was_for_former_life = message.delivery is not None and message.delivery.redelivered
+        if order is not None and not was_for_former_life:
+            self.stop(order)
+
+    def _answer(self, message: Message, result: Result) -> None:
+        answer = result.message(self.component.fingerprint)
+        self._answers.append(self.component.messenger.reply(message, answer, ttl=_ANSWER_TIME))
+
+    def _status(self) -> dict[str, Any]:
+        counts = {"done": dict(self._counts.done), "failed": dict(self._counts.failed)}
+        return {"state": self._state, "in_hand": self._pool.in_hand, **counts}
+
+    def _drain(self) -> Order:
+        """Wait for an order, and for handlers to come to their end unless another one comes; return the last one."""
+        order = self._orders.take()
+        assert order is not None
+        self._state = "ending"
+        if order != "restart":
+            notify("STOPPING=1")
+        self._deadline = time.monotonic() + self._configuration.drain_timeout
+        pools = self._pool, self._command_pool
+        for pool in pools:
+            pool.close()
+        for _ in pools:
+            news = self._orders.take(self._time_left())
+            if news is None:
+                logger.warning("handlers are still at work after %g s", self._configuration.drain_timeout)
+                return order
+            if news != "idle":
+                self._deadline = time.monotonic()
+                return news
+        return order
+
+    def _time_left(self) -> float:
+        return max(0.0, self._deadline - time.monotonic())
+
+    def _say_goodbye(self) -> None:
+        """Wait a moment for the last answers to arrive."""
+        deadline = time.monotonic() + _FAREWELL_TIME
+        with suppress(TimedOut, Interrupted):
+            for answer in self._answers:
+                answer.wait(max(0.0, deadline - time.monotonic()))
+
+
+def _make_component(target: type[Component] | ModuleType, configuration: Configuration) -> Component:
+    if not isinstance(target, ModuleType) and not (isinstance(target, type) and issubclass(target, Component)):
+        raise ConfigurationError(f"{target!r} is neither a class derived from Component nor a module")
+    component = Component() if isinstance(target, ModuleType) else target()
+    version = str(getattr(target, "version", component.version))
+    kind = target.__name__.rpartition(".")[2]
+    component.name, component.settings = configuration.name, configuration.settings
+    component.fingerprint = Fingerprint.of_this_process(component.name, kind, version, **configuration.fingerprint)
+    return component
