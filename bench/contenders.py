@@ -16,6 +16,7 @@ from bench.servers import SERVERS, running
 
 __all__ = [
     "BROKERS",
+    "CALL_PEERS",
     "DROPPING",
     "DURABLE_PEERS",
     "FED_RAW",
@@ -35,11 +36,13 @@ __all__ = [
     "RELEASED",
     "RELEASED_LISTENER",
     "RELEASED_SECURE",
+    "RPYC",
     "SECURE",
     "SYNCED",
     "SYSTEMS",
     "TO_RELEASED",
     "ZENOH",
+    "ZERORPC",
     "beside",
     "made",
 ]
@@ -65,10 +68,13 @@ RABBITMQ = "RabbitMQ"
 QUORUM = "RabbitMQ, quorum"
 JETSTREAM = "JetStream"
 JETSTREAM_SYNCED = "JetStream, synced"
+RPYC = "RPyC"
+ZERORPC = "zerorpc"
 BROKERS = ("NATS", "Redis", "MQTT", RABBITMQ)
 PEERS = (*BROKERS, ZENOH)
 DURABLE_PEERS = (JETSTREAM, JETSTREAM_SYNCED, RABBITMQ, QUORUM)
-SYSTEMS = tuple(dict.fromkeys((*PEERS, *DURABLE_PEERS)))
+CALL_PEERS = (RPYC, ZERORPC)
+SYSTEMS = tuple(dict.fromkeys((*PEERS, *DURABLE_PEERS, *CALL_PEERS)))
 
 # A publisher that waits for its subscribers; by default it drops what they have no room for.
 _BLOCKING = {"POSTTROLL_WHEN_FULL": "block"}
@@ -146,8 +152,8 @@ def _broker(name: str, server: str, ends: str, **options: str) -> Maker:
     return make
 
 
-def _zenoh(place: _Place) -> Contender:
-    return Contender(ZENOH, environments.clients(), "zenoh")
+def _library(name: str) -> Maker:
+    return lambda place: Contender(name, environments.clients(), name.lower())
 
 
 def _changed(contender: Contender, name: str, **changes: object) -> Contender:
@@ -172,7 +178,7 @@ _MAKERS: dict[str, Maker] = {
     RAW_DROPPING: _bare(RAW_DROPPING, "zmq_raw", "drop"),
     FED_RAW: _pair(FED_RAW, _bare(RAW, "zmq_raw", "block"), _ours),
     **{name: _broker(name, name, name.lower()) for name in BROKERS},
-    ZENOH: _zenoh,
+    **{name: _library(name) for name in (ZENOH, *CALL_PEERS)},
     QUORUM: _broker(QUORUM, RABBITMQ, "rabbitmq_durable", queue_type="quorum"),
     **{name: _broker(name, name, "jetstream") for name in (JETSTREAM, JETSTREAM_SYNCED)},
 }

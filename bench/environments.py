@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,8 +14,12 @@ from tests.compatibility.releases import Unavailable as NotInstallable
 __all__ = ["clients", "own", "released", "versions"]
 
 _VERSION = "{}.{}".format(*sys.version_info)
+_REQUIREMENTS = Path(__file__).with_name("clients.txt")
+# Named after what is in it, so that one with less is not taken for it.
 _CLIENTS = Release(
-    "clients", f"--requirement={Path(__file__).with_name('clients.txt')}", (_VERSION, "3.13", "3.12", "3.11")
+    f"clients-{hashlib.sha256(_REQUIREMENTS.read_bytes()).hexdigest()[:8]}",
+    f"--requirement={_REQUIREMENTS}",
+    (_VERSION, "3.13", "3.12", "3.11"),
 )
 
 

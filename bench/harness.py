@@ -76,7 +76,7 @@ class Service:
 
 @dataclass(frozen=True)
 class Contender:
-    """Somebody to measure: an interpreter, and the module of `bench.children.ends` that speaks for it.
+    """Somebody to measure: an interpreter, and the module of `bench.children.ends` or `calls` that speaks for it.
 
     `path`: directories to import from before the interpreter's own, as in PYTHONPATH. `environment`: variables of its
     processes. `options`: what its sending end is made with. `receiver`: who receives, if that is somebody else. `like`:

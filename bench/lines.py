@@ -8,14 +8,16 @@ from dataclasses import dataclass
 
 from bench.harness import Child, Contender, Failure, Plan
 
-__all__ = ["Flood", "Line", "Transfer", "connected", "highest_rate"]
+__all__ = ["Flood", "Line", "Transfer", "complete_rate", "connected", "highest_rate"]
 
 _SILENCE = 0.4
 _LONG_SILENCE = 2.0
+_SILENCE_OF_WHO_KEEPS = 3.0
 _PATIENCE = 5.0
 _GREETING = 0.05
 _GREETINGS = 100
 _CALIBRATION = 3000
+_SHORT_CALIBRATION = 500
 _ENDLESS = 2**62
 _TRIALS = 7
 _CLOSE_ENOUGH = 1.08
@@ -156,6 +158,19 @@ def highest_rate(line: Line, plan: Plan) -> float:
         guess = flood.rate * _CLOSE_ENOUGH
     plan.found[line.name] = found = _searched_rate(line, plan.seconds, guess)
     return found
+
+
+def complete_rate(line: Line, plan: Plan) -> float:
+    """Return the rate of messages of which none may be lost; `Failure`."""
+    calibration = _complete(line, _SHORT_CALIBRATION)
+    return _complete(line, max(int(calibration * plan.seconds), _SHORT_CALIBRATION))
+
+
+def _complete(line: Line, count: int) -> float:
+    transfer = line.transfer(count, silence=_SILENCE_OF_WHO_KEEPS)
+    if transfer.lost:
+        raise Failure(f"{transfer.lost} of {transfer.sent} messages are lost")
+    return transfer.rate
 
 
 def _searched_rate(line: Line, seconds: float, guess: float) -> float:

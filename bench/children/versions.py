@@ -5,7 +5,19 @@ import platform
 
 from children.serving import serve
 
-_PACKAGES = ("posttroll", "pyzmq", "orjson", "msgspec", "nats-py", "redis", "paho-mqtt", "pika", "eclipse-zenoh")
+_PACKAGES = (
+    "posttroll",
+    "pyzmq",
+    "orjson",
+    "msgspec",
+    "nats-py",
+    "redis",
+    "paho-mqtt",
+    "pika",
+    "eclipse-zenoh",
+    "rpyc",
+    "zerorpc",
+)
 
 
 class Versions:

@@ -11,8 +11,10 @@ NAMES = (
     "sizes",
     "mixed",
     "durable",
+    "calls",
+    "addressed",
     "discovery",
     "nameserver",
     "process",
 )
-QUICK = ("codec", "rates", "latency", "durable")
+QUICK = ("codec", "rates", "latency", "durable", "calls", "addressed")

@@ -12,7 +12,7 @@ from pathlib import Path
 from bench import contenders as who
 from bench.accounts import memory_megabytes, session_megabytes
 from bench.harness import Child, Contender, Failure, Goal, Measurement, Plan
-from bench.lines import Line, connected, highest_rate
+from bench.lines import Line, complete_rate, connected, highest_rate
 
 __all__ = ["MEASUREMENT"]
 
@@ -27,7 +27,6 @@ _PLAIN_SHARE = "plain, share"
 
 _ENDS = {"posttroll": "durable", "rabbitmq": "rabbitmq_durable"}
 _KIND = "file"
-_CALIBRATION = 500
 _SILENCE = 3.0
 _ACK_WAIT = 1.0
 _HELD = 10
@@ -73,15 +72,7 @@ def _durable(contender: Contender, **options: object) -> Iterator[Contender]:
 
 def _rate(contender: Contender, plan: Plan, **options: object) -> float:
     with _durable(contender, **options) as durable, connected(durable, _KIND) as line:
-        calibration = _complete(line, _CALIBRATION)
-        return _complete(line, max(int(calibration * plan.seconds), _CALIBRATION))
-
-
-def _complete(line: Line, count: int) -> float:
-    transfer = line.transfer(count, silence=_SILENCE)
-    if transfer.lost:
-        raise Failure(f"{transfer.lost} of {transfer.sent} messages are lost")
-    return transfer.rate
+        return complete_rate(line, plan)
 
 
 def _redelivery(contender: Contender) -> float:

@@ -11,11 +11,13 @@ import pytest
 
 from bench import accounts
 from bench.harness import Contender, Measurement, Plan, Unavailable
+from bench.measurements import calls
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
+_MEASUREMENTS = ("codec", "durable", "calls", "addressed", "discovery", "nameserver", "process")
 
 
-@pytest.mark.parametrize("name", ["codec", "durable", "discovery", "nameserver", "process"])
+@pytest.mark.parametrize("name", _MEASUREMENTS)
 def test_a_quick_measurement_gives_values_for_metrics_with_units(name: str) -> None:
     measurement: Measurement = importlib.import_module(f"bench.measurements.{name}").MEASUREMENT
     this_package = Contender("this package", Path(sys.executable), "posttroll", str(_REPOSITORY))
@@ -27,11 +29,21 @@ def test_a_quick_measurement_gives_values_for_metrics_with_units(name: str) -> N
     assert min(values.values()) >= 0
 
 
-@pytest.mark.parametrize("name", ["codec", "durable", "discovery", "nameserver", "process"])
+@pytest.mark.parametrize("name", _MEASUREMENTS)
 def test_goals_are_about_metrics_that_are_measured(name: str) -> None:
     measurement: Measurement = importlib.import_module(f"bench.measurements.{name}").MEASUREMENT
 
     assert {goal.metric for goal in measurement.goals} <= measurement.units.keys()
+
+
+@pytest.mark.parametrize("ends", ["posttroll", "zmq_raw", "zmq_orjson"])
+def test_calls_are_made_one_by_one_and_many_at_a_time(ends: str) -> None:
+    contender = Contender("somebody", Path(sys.executable), ends, str(_REPOSITORY))
+
+    values = calls.MEASUREMENT.measure(contender, Plan(rounds=1, seconds=0.05))
+
+    assert values.keys() == calls.MEASUREMENT.units.keys()
+    assert min(values.values()) > 0
 
 
 def test_the_accounts_of_this_process_are_plausible() -> None:

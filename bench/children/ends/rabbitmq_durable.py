@@ -1,4 +1,4 @@
-"""RabbitMQ, with pika: a durable queue, persistent messages that are confirmed, and a consumer that acknowledges each.
+"""RabbitMQ, with pika: a durable queue, messages that are confirmed, and a consumer that acknowledges each.
 
 The connections are those that pika has for speed, which call back; its blocking one is slower or as fast.
 """
@@ -14,14 +14,15 @@ __all__ = ["Receiver", "Sender"]
 
 _PREFETCH = 100
 _WINDOW = 1000
-_PERSISTENT = pika.BasicProperties(delivery_mode=pika.DeliveryMode.Persistent)
+_MODES = {True: pika.DeliveryMode.Persistent, False: pika.DeliveryMode.Transient}
 
 
 class Sender(base.JSONSender):
     """A client that publishes to a queue of its own; `pipelined`: many confirms may be outstanding, not just one."""
 
-    def __init__(self, address, pipelined=False, queue_type="classic"):
+    def __init__(self, address, pipelined=False, queue_type="classic", persistent=True):
         super().__init__()
+        self._properties = pika.BasicProperties(delivery_mode=_MODES[persistent])
         self._queue = f"bench-{uuid.uuid4().hex}"
         self.address = {"server": address, "queue": self._queue}
         self._window = _WINDOW if pipelined else 1
@@ -53,10 +54,10 @@ class Sender(base.JSONSender):
         self._run()
 
     def _fill(self):
-        publish, queue, frame = self._channel.basic_publish, self._queue, self._frame
+        publish, queue, frame, properties = self._channel.basic_publish, self._queue, self._frame, self._properties
         target = min(self._confirmed + self._window, self._goal)
         for _ in range(self._sent, target):
-            publish("", queue, frame, _PERSISTENT)
+            publish("", queue, frame, properties)
         self._sent = max(self._sent, target)
 
     def _note(self, frame):
