@@ -4,7 +4,7 @@ Of the fenced blocks of a page,
 
 - ``console`` blocks are typed into a shell: the lines after ``$`` (continued after ``>``); the others are what is to
   appear, where ``...`` stands for anything. Without expected lines only the exit status counts, which has to be 0. A
-  block with a caption is a terminal of its own, whose last command may go on running; ``^C`` ends it;
+  block with a caption is a terminal of its own, whose last command may go on running; it ends by itself, or by ``^C``;
 - ``python`` blocks are programs;
 - ``yaml`` blocks are settings, which have to be known and valid;
 - those that Sphinx runs or makes, and plain ``text``, are left to it;
@@ -103,8 +103,7 @@ class Terminal:
             os.killpg(self._shell.pid, signal.SIGINT)
             self._await_end(step, STOP_TIMEOUT)
         elif step.command:
-            if self.is_busy:
-                raise ExampleFailed("the terminal is busy")
+            self.finish()
             self._start(step.command)
             if may_go_on:
                 self._await_output(step)
@@ -112,6 +111,11 @@ class Terminal:
                 self._await_end(step, COMMAND_TIMEOUT)
         else:
             self._await_output(step)
+
+    def finish(self) -> None:
+        """Wait for the end of what went on, if anything did; it has to end well."""
+        if self.is_busy:
+            self._await_end(Step("what was started last"), STOP_TIMEOUT)
 
     def close(self) -> None:
         """End the shell and all that it started."""
@@ -221,9 +225,8 @@ class Page:
 
     def check_end(self) -> None:
         """Raise `ExampleFailed` if something still runs."""
-        busy = [caption for caption, terminal in self._terminals.items() if terminal.is_busy]
-        if busy:
-            raise ExampleFailed(f"something still runs in {', '.join(busy)} at the end of the page")
+        for terminal in self._terminals.values():
+            terminal.finish()
 
     def close(self) -> None:
         """End all."""

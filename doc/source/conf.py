@@ -19,6 +19,8 @@ root_doc = "index"
 
 html_theme = "furo"
 html_title = f"posttroll {release}"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
@@ -28,8 +30,14 @@ autodoc_default_options = {"members": True}
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
-# What other projects document is not looked up, so that no network is needed; what is private is not documented.
-nitpick_ignore_regex = [("py:.*", r"(?!posttroll\.).*"), ("py:.*", r"posttroll\.(.*\.)?_\w+")]
+# What other projects document is not looked up, so that no network is needed. What is private is not documented, and
+# type variables and the arguments of generic types are not either.
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!posttroll\.).*"),
+    ("py:.*", r"posttroll\.(.*\.)?_\w+"),
+    ("py:.*", r"posttroll\.(.*\.)?(Function|Sender)"),
+    ("py:.*", r"posttroll\..*\[.*\]"),
+]
 
 # Each page has a network of its own on loopback, with ports that nobody else uses.
 doctest_global_setup = """

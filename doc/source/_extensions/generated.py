@@ -1,8 +1,9 @@
 """Parts of the reference that are made from the package itself, so that they are never out of date.
 
 ``settings-table``: every setting. ``program-help <command>``: what a command says about itself. ``link-frames``: the
-frames of the link protocol. ``link-states`` and ``link-patience``: its states and times; the content says what each
-event or time is, one a line, and has to name all of them.
+frames of the link protocol; ``container-frames``: those of containers beside them. ``link-states`` and
+``link-patience``: its states and times; the content says what each event or time is, one a line, and has to name all of
+them.
 """
 
 from __future__ import annotations
@@ -64,7 +65,31 @@ class ProgramHelp(SphinxDirective):
         return [nodes.literal_block(done.stdout, done.stdout, language="none")]
 
 
-class LinkFrames(SphinxDirective):
+class _Frames(SphinxDirective):
+    """What describes frames."""
+
+    def _frame(self, kind: type[msgspec.Struct], common: Collection[str] = ()) -> list[nodes.Node]:
+        info = types.type_info(kind)
+        assert isinstance(info, types.StructType)
+        name = str(info.tag or kind.__name__.lower())
+        target = nodes.target("", "", ids=[f"frame-{name}"])
+        title = nodes.paragraph("", "", target, nodes.strong("", "", nodes.literal("", name)))
+        if info.array_like:
+            title += nodes.Text(f": an array of {', '.join(field.name for field in info.fields)}")
+        texts = [nodes.paragraph("", "", *self._parse(part)) for part in inspect.getdoc(kind).split("\n\n")]
+        fields = [field for field in info.fields if field.name not in common]
+        if not fields:
+            return [title, *texts]
+        heads = [_text("Field"), _text("Value"), _text("Default")]
+        rows = [[_literal(one.name), _text(_describe(one.type)), _default(one)] for one in fields]
+        return [title, *texts, _table([15, 60, 25], heads, rows)]
+
+    def _parse(self, text: str) -> list[nodes.Node]:
+        parsed, messages = self.parse_inline(" ".join(text.split()))
+        return [*parsed, *messages]
+
+
+class LinkFrames(_Frames):
     """The fields that all frames have, then each frame, and what they are made of."""
 
     def run(self) -> list[nodes.Node]:
@@ -86,25 +111,14 @@ class LinkFrames(SphinxDirective):
             rows.append([_literal(field.name), _text(_describe(field.type)), meaning])
         return _table([15, 35, 50], heads, rows)
 
-    def _frame(self, kind: type[msgspec.Struct], common: Collection[str]) -> list[nodes.Node]:
-        info = types.type_info(kind)
-        assert isinstance(info, types.StructType)
-        name = str(info.tag or kind.__name__.lower())
-        target = nodes.target("", "", ids=[f"frame-{name}"])
-        title = nodes.paragraph("", "", target, nodes.strong("", "", nodes.literal("", name)))
-        if info.array_like:
-            title += nodes.Text(f": an array of {', '.join(field.name for field in info.fields)}")
-        texts = [nodes.paragraph("", "", *self._parse(part)) for part in inspect.getdoc(kind).split("\n\n")]
-        fields = [field for field in info.fields if field.name not in common]
-        if not fields:
-            return [title, *texts]
-        heads = [_text("Field"), _text("Value"), _text("Default")]
-        rows = [[_literal(one.name), _text(_describe(one.type)), _default(one)] for one in fields]
-        return [title, *texts, _table([15, 60, 25], heads, rows)]
 
-    def _parse(self, text: str) -> list[nodes.Node]:
-        parsed, messages = self.parse_inline(" ".join(text.split()))
-        return [*parsed, *messages]
+class ContainerFrames(_Frames):
+    """What containers say to each other beside the frames of their links."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return a text and a table for each."""
+        self.env.note_reread()
+        return [node for kind in (frames.Open, frames.Close) for node in self._frame(kind)]
 
 
 class LinkStates(SphinxDirective):
@@ -169,11 +183,13 @@ def _describe_text(kind: Any) -> str:
 
 
 def _describe_number(kind: Any) -> str:
-    return f"whole number, {kind.ge} to 2^{kind.le.bit_length() - 1}"
+    return "whole number" if kind.le is None else f"whole number, {kind.ge} to 2^{kind.le.bit_length() - 1}"
 
 
 def _describe_object(kind: Any) -> str:
-    return f"object with up to {kind.max_length} members, each {_describe(kind.value_type)} by a number written as text"
+    by_number = isinstance(kind.key_type, types.IntType)
+    key = "a number written as text" if by_number else _describe(kind.key_type)
+    return f"object with up to {kind.max_length} members, each {_describe(kind.value_type)} by {key}"
 
 
 _DESCRIPTIONS: dict[type[types.Type], Callable[[Any], str]] = {
@@ -214,6 +230,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("settings-table", SettingsTable)
     app.add_directive("program-help", ProgramHelp)
     app.add_directive("link-frames", LinkFrames)
+    app.add_directive("container-frames", ContainerFrames)
     app.add_directive("link-states", LinkStates)
     app.add_directive("link-patience", LinkPatience)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
