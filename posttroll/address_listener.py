@@ -45,7 +45,7 @@ class AddressListener:
     ) -> None:
         self._subscriber = subscriber
         self._services = frozenset([services] if isinstance(services, str) else services)
-        self._looked_for: deque[str] = deque()
+        self._looked_for: deque[tuple[str, bool]] = deque()
         self._delivery: Delivery[Message] = Delivery(Message.decode)
         self._look_ups = [0.0]
         self._is_fed = False
@@ -65,8 +65,12 @@ class AddressListener:
 
     def look_for(self, service: str) -> None:
         """Listen for one more service from now on, and ask for it at once, even if it is not new; from any thread."""
-        self._looked_for.append(service)
+        self._looked_for.append((service, True))
         self._feed.wake()
+
+    def look_no_longer_for(self, service: str) -> None:
+        """Listen no longer for a service, from the next look-up on; from any thread."""
+        self._looked_for.append((service, False))
 
     def stop(self, timeout: float = 5.0) -> None:
         """Stop listening; wait at most `timeout` seconds until that is done."""
@@ -117,8 +121,14 @@ class AddressListener:
                 self._look_ups.append(now + _LOOK_AGAIN_AFTER)
 
     def _take_looked_for(self) -> set[str]:
-        """Return the services that were looked for; they are listened for from now on."""
-        services = {self._looked_for.popleft() for _ in range(len(self._looked_for))}
+        """Return the services that were looked for; they are listened for from now on, those left no longer."""
+        services: set[str] = set()
+        for _ in range(len(self._looked_for)):
+            service, is_wanted = self._looked_for.popleft()
+            self._services -= {service}
+            services.discard(service)
+            if is_wanted:
+                services.add(service)
         self._services |= services
         return services
 

@@ -19,7 +19,17 @@ from posttroll.forks import check_process, is_this_process
 from posttroll.journal.opening import file_name, journal_opener
 from posttroll.links import arrivals, by_peer
 from posttroll.protocol import frames
-from posttroll.protocol.container import Arrived, Connected, Container, Disconnected, Event, Refused, Troubled, Wanted
+from posttroll.protocol.container import (
+    Arrived,
+    Connected,
+    Container,
+    Disconnected,
+    Event,
+    Refused,
+    Troubled,
+    Unwanted,
+    Wanted,
+)
 from posttroll.protocol.conversation import PeerInfo
 from posttroll.protocol.drops import Drops
 from posttroll.protocol.frames import Close, Outcome, Spoken
@@ -45,6 +55,9 @@ class Listener(Protocol):
 
     def on_wanted(self, peer: str) -> None:
         """There is something for a peer that is not connected: it is to be found."""
+
+    def on_unwanted(self, peer: str) -> None:
+        """There is nothing more for a peer that was to be found and did not come."""
 
     def on_connect(self, peer: PeerInfo) -> None:
         """A peer is there."""
@@ -97,6 +110,7 @@ class LinkPeer:
             Disconnected: lambda event: listener.on_disconnect(event.peer, event.reason),
             Refused: self._tell_refusal,
             Troubled: self._tell_trouble,
+            Unwanted: lambda event: listener.on_unwanted(event.peer),
             Wanted: lambda event: listener.on_wanted(event.peer),
         }
 

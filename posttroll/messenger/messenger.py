@@ -68,6 +68,9 @@ class _Listener:
     def on_wanted(self, peer: str) -> None:
         self.finder.find(peer)
 
+    def on_unwanted(self, peer: str) -> None:
+        self.finder.give_up(peer)
+
     def on_connect(self, peer: PeerInfo) -> None:
         logger.info("messenger %s: %s is there", self._messenger.name, peer.name)
         self._note(self._messenger.on_connect, peer)
@@ -308,7 +311,7 @@ class Messenger:
     def connect(self, address: str) -> None:
         """Be connected to a peer, given by name or ``tcp://host:port``, even with nothing to send; `NotStarted`."""
         self._started_link()
-        self._listener.finder.find(peer_at(address))
+        self._listener.finder.stay_with(peer_at(address))
 
     def disconnect(self, address: str) -> None:
         """Leave a peer that was connected to; it is found again when there is something for it."""

@@ -49,6 +49,7 @@ class PeerFinder:
         self._drops = Drops()
         self._lock = threading.RLock()  # a signal handler may leave whom it likes
         self._wanted: set[str] = set()
+        self._lasting: set[str] = set()
         self._found: dict[str, _Found] = {}
         self._nameservers = nameservers
         self._listener: AddressListener | None = None
@@ -69,13 +70,26 @@ class PeerFinder:
         elif self._listener is not None:
             self._listener.look_for(peer)
 
+    def stay_with(self, peer: str) -> None:
+        """Do so until it is left, whether or not there is anything for it."""
+        self._lasting.add(peer)
+        self.find(peer)
+
+    def give_up(self, peer: str) -> None:
+        """Look no longer for a peer that did not come, unless there is a wish to stay with it."""
+        if peer not in self._lasting:
+            self.leave(peer)
+
     def leave(self, peer: str) -> None:
         """Be connected to a peer no longer."""
         with self._lock:
             self._wanted.discard(peer)
+            self._lasting.discard(peer)
             left = [uri for uri, found in self._found.items() if self._wanted.isdisjoint(found.names)]
         if "://" in peer:
             self._disconnect(Peer(peer, self._backend.name))
+        elif self._listener is not None:
+            self._listener.look_no_longer_for(peer)
         for uri in left:
             self._forget(uri)
 

@@ -35,7 +35,7 @@ from posttroll.protocol.link import Delivery, Patience
 from posttroll.protocol.outbound import Concluded, Outbound, Tag
 from posttroll.protocol.queue import Shelf
 
-__all__ = ["Arrived", "Connected", "Container", "Disconnected", "Event", "Refused", "Troubled", "Wanted"]
+__all__ = ["Arrived", "Connected", "Container", "Disconnected", "Event", "Refused", "Troubled", "Unwanted", "Wanted"]
 
 _MOST_CONVERSATIONS = 2000
 _MOST_INBOUND = 20_000
@@ -52,6 +52,12 @@ class Arrived(NamedTuple):
 
 class Wanted(NamedTuple):
     """There is something for a peer that is not connected."""
+
+    peer: str
+
+
+class Unwanted(NamedTuple):
+    """There is nothing more for a peer that was wanted and did not come."""
 
     peer: str
 
@@ -83,7 +89,7 @@ class Troubled(NamedTuple):
     reason: str
 
 
-Event = Arrived | Concluded | Connected | Disconnected | Refused | Troubled | Wanted
+Event = Arrived | Concluded | Connected | Disconnected | Refused | Troubled | Unwanted | Wanted
 _Key = TypeVar("_Key", str, tuple[str, str])
 
 
@@ -478,6 +484,8 @@ class Container:
         self._by_peer[outbound.peer].remove(outbound)
         if not self._by_peer[outbound.peer]:
             del self._by_peer[outbound.peer]
+            if outbound.was_wanted:
+                self._events.append(Unwanted(outbound.peer))
         del self._routes[outbound.route], self._nodes[outbound.name], self._by_shelf[outbound.shelf.identity]
         outbound.shelf.close()
 

@@ -44,6 +44,8 @@ Key = tuple[str, str]
 
 _PUBLIC = "_posttroll_is_public"
 _MOST_EARLY = 1000
+# How long an answer waits for a caller that is gone, however long that wanted to wait for it.
+_LONGEST_ANSWER = 300.0
 _MOST_ON_THEIR_WAY = 1000
 _LONGEST_NAME = 200
 _END_TIMEOUT = 1.0
@@ -409,7 +411,11 @@ class RpcServer:
 
     def _put(self, call: CallContext, message: Message) -> Tracker:
         return self._messenger.put(
-            call.peer, message, target="replies", correlation_id=call.id, ttl=max(call.remaining, 0.001)
+            call.peer,
+            message,
+            target="replies",
+            correlation_id=call.id,
+            ttl=min(max(call.remaining, 0.001), _LONGEST_ANSWER),
         )
 
     def _reply(self, call: CallContext, answer: Message) -> None:

@@ -361,6 +361,18 @@ def test_a_service_looked_for_again_is_asked_for_again(feed: Publisher, subscrib
             eventually(lambda asked=asked: len(answers.asked) > asked)
 
 
+def test_a_service_looked_for_no_longer_is_not_met(feed: Publisher, subscriber: Subscriber) -> None:
+    with listening(subscriber, ["hrit"]) as listener:
+        eventually(lambda: listener._is_fed)
+        listener.look_for("viirs")
+        listener.look_no_longer_for("viirs")
+        listener.look_for("avhrr")
+
+        eventually(lambda: "avhrr" in listener._services)
+
+        assert listener._services == {"hrit", "avhrr"}
+
+
 def test_a_service_looked_for_while_no_nameserver_answers_is_asked_for_later(
     subscriber: Subscriber,
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from posttroll import events as module
+from posttroll.messenger import events as module
 from posttroll.messenger.events import Event, Timers
 from posttroll.testing import FakeClock
 

@@ -217,6 +217,18 @@ def test_who_is_wanted_no_longer_is_left(finder: PeerFinder, link: Link) -> None
     assert link.uris == [OTHER_PEER]
 
 
+def test_who_did_not_come_is_given_up_unless_to_be_stayed_with(finder: PeerFinder, link: Link) -> None:
+    finder.find("bob")
+    finder.stay_with("carol")
+
+    finder.give_up("bob")
+    finder.give_up("carol")
+    finder.meet(entry())
+    finder.meet(entry(OTHER_URI, OTHER_PEER, ["carol"]))
+
+    assert link.uris == [OTHER_PEER]
+
+
 def test_there_is_room_for_so_many_only(finder: PeerFinder, link: Link) -> None:
     finder.find("bob")
     with config.set(max_connections=1):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from posttroll.errors import JournalError
 from posttroll.journal.memory import MemoryJournal
 from posttroll.protocol import container as container_module
-from posttroll.protocol.container import Connected, Container, Disconnected, Event, Refused, Troubled, Wanted
+from posttroll.protocol.container import Connected, Container, Disconnected, Event, Refused, Troubled, Unwanted, Wanted
 from posttroll.protocol.conversation import PeerInfo
 from posttroll.protocol.frames import (
     MOST_QUEUES,
@@ -219,8 +219,8 @@ class Hall:
         self.container.put(peer, "messages", payload, tag, self.now, self.now, **options)
         return tag
 
-    def events(self, kind: type) -> list[Any]:
-        return [event for event in self.container.take_events() if isinstance(event, kind)]
+    def events(self, *kinds: type) -> list[Any]:
+        return [event for event in self.container.take_events() if isinstance(event, kinds)]
 
     def attach(self, place: Hashable, queue: str, receiver: str = "receiver", **options: Any) -> None:
         """Have somebody attach to a queue, with credit for ten."""
@@ -670,6 +670,17 @@ def test_somebody_is_wanted_again_after_each_time_it_went(hall: Hall) -> None:
 
     assert first == [Wanted("alice")]
     assert hall.events(Wanted) == [Wanted("alice")]
+
+
+def test_who_did_not_come_for_what_has_expired_is_wanted_no_longer(hall: Hall) -> None:
+    hall.put("alice", ttl=5.0)
+    hall.say()
+
+    hall.now += 5.0
+    hall.say()
+
+    assert hall.events(Wanted, Unwanted) == [Wanted("alice"), Unwanted("alice")]
+    assert leftovers(hall.container) == {}
 
 
 def test_another_one_at_a_place_is_met_anew(hall: Hall) -> None:
