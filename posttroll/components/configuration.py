@@ -10,11 +10,14 @@ from typing import Any, Literal, Self
 
 import msgspec
 
+from posttroll.components.fingerprint import Fingerprint
 from posttroll.components.middleware import CountMiddleware, LogMiddleware, Middleware, RetryMiddleware
 from posttroll.errors import ConfigurationError
 
 __all__ = ["Configuration", "find", "make_middleware"]
 
+_LARGEST_PORT = 65535
+_MOST_WORKERS = 1000
 _MIDDLEWARE = {"log": LogMiddleware, "count": CountMiddleware, "retry": RetryMiddleware}
 
 
@@ -98,7 +101,15 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         wrong = {
             "name is empty or has white space": len(self.name.split()) != 1 or self.name.strip() != self.name,
             "shared and private exclude each other": self.shared is not None and self.private is not None,
-            "workers and request_workers have to be at least 1": min(self.workers, self.request_workers) < 1,
+            f"workers and request_workers have to be 1 to {_MOST_WORKERS}": not all(
+                1 <= count <= _MOST_WORKERS for count in (self.workers, self.request_workers)
+            ),
+            f"port and link_port have to be 0 to {_LARGEST_PORT}": not all(
+                0 <= port <= _LARGEST_PORT for port in (self.port, self.link_port)
+            ),
+            "an own item of the fingerprint has the name of a usual one": not self.fingerprint.keys().isdisjoint(
+                Fingerprint.__dataclass_fields__
+            ),
             "nameservers are hosts, or false": self.nameservers is True,
             "timeout and drain_timeout cannot be negative": min(self.timeout, self.drain_timeout) < 0,
         }
@@ -114,12 +125,17 @@ def nearest(name: object, known: Iterable[str]) -> str:
 
 
 def find(place: str) -> Any:
-    """Return the object at ``module:name``, or the module if there is no name; `ConfigurationError`."""
+    """Return the object at ``module:name``, or the module if there is no name; `ConfigurationError`.
+
+    Raises whatever else the module's own code raises.
+    """
     module_name, _, name = place.partition(":")
+    if module_name.startswith("."):
+        raise ConfigurationError(f"{place} is not of the form module:Class")
     try:
         module = importlib.import_module(module_name)
         return getattr(module, name) if name else module
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, SyntaxError) as error:
         raise ConfigurationError(f"cannot find {place}: {error}") from error
 
 

@@ -77,6 +77,9 @@ def request(name: str) -> Callable[[Function], Function]:
 
 
 def _declaring(subject: Subject) -> Callable[[Function], Function]:
+    if callable(subject[0]):
+        raise ConfigurationError(f"the decorator of {subject[0].__qualname__} needs to be told what that handles")
+
     def declare(function: Function) -> Function:
         setattr(function, _ATTRIBUTE, (subject, *getattr(function, _ATTRIBUTE, ())))
         return function

@@ -65,7 +65,10 @@ class Middleware:
 
 
 class LogMiddleware(Middleware):
-    """Logs what handlers do: beginnings as debug messages, ends as infos, failures as errors with their traceback."""
+    """Logs what handlers do: beginnings as debug messages, ends as infos, failures as errors with their traceback.
+
+    What a handler refuses is a warning, with its words alone.
+    """
 
     def before(self, context: Context) -> None:
         """Log a beginning."""
@@ -77,6 +80,9 @@ class LogMiddleware(Middleware):
 
     def failure(self, context: Context, error: BaseException) -> None:
         """Log a failure."""
+        if isinstance(error, Refused):
+            logger.warning("%s refused%s: %s", context.handler, _subject(context), error)
+            return
         text = "%s failed in attempt %d after %.3f s%s"
         details = (context.handler, context.attempt, context.seconds, _subject(context))
         logger.error(text, *details, exc_info=error)
@@ -164,7 +170,7 @@ class Stack:
             for layer in self._layers:
                 layer.before(context)
             result = action()
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # whatever a handler raises, its thread has more to do
             return Outcome(self._decide(context, error), error=error)
         for layer in reversed(self._layers):
             _call(layer.after, context, result)
@@ -187,4 +193,8 @@ def _call(method: Callable[..., Any], context: Context, argument: Any) -> Any:
 
 
 def _subject(context: Context) -> str:
-    return "" if context.message is None else f" with {context.message.subject}"
+    message = context.message
+    if message is None:
+        return ""
+    count = 1 if message.delivery is None else message.delivery.count
+    return f" with {message.subject}" + (f", delivery {count}" if count > 1 else "")

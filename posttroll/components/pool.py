@@ -72,7 +72,7 @@ class Pool:
         while (job := self._next()) is not None:
             try:
                 job(worker)
-            except Exception:
+            except BaseException:
                 logger.exception("a job failed")
             finally:
                 self._finish()

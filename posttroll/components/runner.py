@@ -26,6 +26,7 @@ from posttroll.daemon import notify
 from posttroll.errors import ConfigurationError, Interrupted, PosttrollError, TimedOut
 from posttroll.message import Message
 from posttroll.messenger import Tracker
+from posttroll.rpc import RpcServer
 from posttroll.subscriber import Subscriber
 from posttroll.threads import Worker
 
@@ -43,11 +44,15 @@ class Runner:
     """Runs one component until it is told to end; once.
 
     `target`: a class derived from `Component`, or a module with handlers. `middleware` is put inside of what the
-    configuration names.
+    configuration names. `check_restart` is called before a command to restart is obeyed, and may raise `Refused`.
     """
 
     def __init__(
-        self, target: type[Component] | ModuleType, configuration: Configuration, middleware: Sequence[Middleware] = ()
+        self,
+        target: type[Component] | ModuleType,
+        configuration: Configuration,
+        middleware: Sequence[Middleware] = (),
+        check_restart: Callable[[], None] = lambda: None,
     ) -> None:
         self._configuration = configuration
         self.component = component = _make_component(target, configuration)
@@ -55,11 +60,12 @@ class Runner:
         self._counts = CountMiddleware()
         self._stack = Stack([self._counts, *make_middleware(configuration.middleware), *middleware])
         self._work = MessageWork(component, self._handlers, self._stack, configuration.publish_topic)
-        built_in = {"ping": lambda: "pong", "status": self._status, **dict.fromkeys(_ORDERS, lambda: None)}
+        built_in = {"ping": lambda: "pong", "status": self._status, "quit": lambda: None, "restart": check_restart}
         self._commands = CommandWork(component, self._handlers, self._stack, built_in)
         self._orders = Orders()
         self._pool = Pool("handlers", configuration.workers, partial(self._orders.give, "idle"))
         self._command_pool = Pool("commands", 1, partial(self._orders.give, "idle"))
+        self._server: RpcServer | None = None
         self._answers: deque[Tracker] = deque(maxlen=_ANSWERS_WAITED_FOR)
         self._deadline = 0.0
         self._state = "starting"
@@ -70,12 +76,13 @@ class Runner:
         Raises what goes wrong, at the start or later.
         """
         with ExitStack() as running:
+            running.callback(logger.info, "%s has ended", self._configuration.name)
             running.callback(self._orders.close)
             self._start(running)
             self._state = "running"
             on_ready()
             logger.info("%s is ready", self._configuration.name)
-            return self._drain()
+            return self._drain(running)
 
     def stop(self, order: Order = "quit") -> None:
         """Have `run` return when the handlers have; at once when told again. From anywhere, signal handlers too."""
@@ -93,8 +100,8 @@ class Runner:
         for pool in (self._pool, self._command_pool):
             running.callback(pool.close)
             pool.start()
-        if server := open_server(messenger, component, self._handlers, self._stack, configuration.request_workers):
-            running.callback(lambda: server.stop(self._time_left()))
+        self._server = open_server(messenger, component, self._handlers, self._stack, configuration.request_workers)
+        running.callback(self._stop_server)
         if subscriber := open_subscriber(configuration, self._work.topics):
             self._begin(running, "component", partial(self._read, subscriber), subscriber.stop)
 
@@ -137,7 +144,7 @@ class Runner:
         self.component.messenger.accept(message)
         order = _ORDERS.get(result.command)
         was_for_former_life = message.delivery is not None and message.delivery.redelivered
-        if order is not None and not was_for_former_life:
+        if order is not None and result.state != "error" and not was_for_former_life:
             self.stop(order)
 
     def _answer(self, message: Message, result: Result) -> None:
@@ -145,13 +152,22 @@ class Runner:
         self._answers.append(self.component.messenger.reply(message, answer, ttl=_ANSWER_TIME))
 
     def _status(self) -> dict[str, Any]:
-        counts = {"done": dict(self._counts.done), "failed": dict(self._counts.failed)}
-        return {"state": self._state, "in_hand": self._pool.in_hand, **counts}
+        messenger = self.component.messenger
+        return {
+            "state": self._state,
+            "in_hand": self._pool.in_hand,
+            "calls": 0 if self._server is None else self._server.active,
+            "outgoing": messenger.outgoing,
+            "peers": sorted(messenger.peers),
+            "done": dict(self._counts.done),
+            "failed": dict(self._counts.failed),
+        }
 
-    def _drain(self) -> Order:
+    def _drain(self, running: ExitStack) -> Order:
         """Wait for an order, and for handlers to come to their end unless another one comes; return the last one."""
         order = self._orders.take()
         assert order is not None
+        logger.info("%s is ending: %s", self._configuration.name, order)
         self._state = "ending"
         if order != "restart":
             notify("STOPPING=1")
@@ -159,15 +175,28 @@ class Runner:
         pools = self._pool, self._command_pool
         for pool in pools:
             pool.close()
-        for _ in pools:
+        calls = Worker(f"posttroll-last-calls-{self._configuration.name}", self._end_calls).start()
+        running.callback(lambda: calls.stop(self._time_left()))
+        for _ in (*pools, calls):
             news = self._orders.take(self._time_left())
             if news is None:
                 logger.warning("handlers are still at work after %g s", self._configuration.drain_timeout)
                 return order
             if news != "idle":
+                logger.warning("%s is told again, and ends at once", self._configuration.name)
                 self._deadline = time.monotonic()
                 return news
         return order
+
+    def _end_calls(self, _: Worker) -> None:
+        try:
+            self._stop_server()
+        finally:
+            self._orders.give("idle")
+
+    def _stop_server(self) -> None:
+        if self._server is not None:
+            self._server.stop(self._time_left())
 
     def _time_left(self) -> float:
         return max(0.0, self._deadline - time.monotonic())

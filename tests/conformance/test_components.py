@@ -180,6 +180,22 @@ def test_a_shared_message_goes_to_one_of_the_group_and_a_private_one_to_each(
         assert sorted(sharing[0].worker.done + sharing[1].worker.done) == list(range(20))
 
 
+def test_while_one_of_a_group_is_at_work_the_other_one_gets_the_messages(
+    publisher: Publisher, journal: MemoryJournal
+) -> None:
+    with running("one", shared="group") as one, running("other", shared="group") as other:
+        eventually(journal.consumers)
+        publisher.send(granule(0, "long"))
+        eventually(lambda: one.worker.began.is_set() or other.worker.began.is_set())
+        busy, free = (one, other) if one.worker.began.is_set() else (other, one)
+
+        for number in range(1, 6):
+            publisher.send(granule(number))
+
+        eventually(lambda: sorted(free.worker.done) == [1, 2, 3, 4, 5])
+        assert busy.worker.done == []
+
+
 def test_what_was_published_before_a_durable_component_came_is_handled(
     publisher: Publisher, journal: MemoryJournal
 ) -> None:

@@ -62,7 +62,11 @@ def test_items_can_be_overridden(tmp_path: Path) -> None:
         ({"name": "a b"}, "name is empty or has white space"),
         ({"name": ""}, "name is empty or has white space"),
         ({"name": "a", "workers": "many"}, "Expected `int`, got `str` - at `$.workers`"),
-        ({"name": "a", "workers": 0}, "workers and request_workers have to be at least 1"),
+        ({"name": "a", "workers": 0}, "workers and request_workers have to be 1 to 1000"),
+        ({"name": "a", "request_workers": 100_000}, "workers and request_workers have to be 1 to 1000"),
+        ({"name": "a", "port": -1}, "port and link_port have to be 0 to 65535"),
+        ({"name": "a", "link_port": 65_536}, "port and link_port have to be 0 to 65535"),
+        ({"name": "a", "fingerprint": {"pid": 1}}, "an own item of the fingerprint has the name of a usual one"),
         ({"name": "a", "drain_timeout": -1}, "timeout and drain_timeout cannot be negative"),
         ({"name": "a", "shared": "b", "private": "c"}, "shared and private exclude each other"),
         ({"name": "a", "services": {"b": "c"}}, "at `$.services`"),
@@ -110,6 +114,19 @@ def test_an_object_or_a_module_is_found_by_its_place() -> None:
 def test_what_cannot_be_found_is_told(place: str) -> None:
     with pytest.raises(ConfigurationError, match=f"cannot find {place}"):
         find(place)
+
+
+def test_a_module_that_is_a_path_is_told() -> None:
+    with pytest.raises(ConfigurationError, match="not of the form module:Class"):
+        find("./worker.py:Class")
+
+
+def test_where_a_module_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "halfway.py").write_text("def work(:\n")
+
+    with pytest.raises(ConfigurationError, match=r"cannot find halfway:Class: invalid syntax \(halfway.py, line 1\)"):
+        find("halfway:Class")
 
 
 def test_middleware_is_made_by_name_or_place_with_arguments() -> None:

@@ -96,6 +96,14 @@ def test_a_handler_of_messages_that_asks_for_what_there_is_not_is_refused() -> N
         list(handlers_of(module))
 
 
+@pytest.mark.parametrize("decorator", [on, command, request])
+def test_a_decorator_that_is_not_told_what_is_handled_is_refused(decorator: Any) -> None:
+    def work() -> None: ...
+
+    with pytest.raises(ConfigurationError, match=r"decorator of .*work needs to be told"):
+        decorator(work)
+
+
 def test_a_handler_of_commands_gets_their_parameters_by_name_beside_what_it_asks_for() -> None:
     module = ModuleType("handlers")
     module.handle = command("count")(lambda start, component: (start, component))  # type: ignore[attr-defined]

@@ -19,6 +19,7 @@ from posttroll.components.middleware import (
 )
 from posttroll.errors import Refused
 from posttroll.message import Message
+from posttroll.protocol.link import Delivery
 
 MESSAGE = Message("/1b/viirs", "file", {"uid": "a"})
 
@@ -115,6 +116,28 @@ def test_what_a_layer_raises_before_counts_as_raised_by_the_handler() -> None:
 
 def test_a_handler_that_ends_the_program_has_failed_and_no_more() -> None:
     assert Stack([]).run(raising(SystemExit(1)), "resample", MESSAGE).decision.state == "released"
+
+
+def test_a_handler_that_is_interrupted_has_failed_and_no_more() -> None:
+    assert Stack([]).run(raising(KeyboardInterrupt()), "work", MESSAGE).decision == Decision("released")
+
+
+def test_what_is_refused_is_logged_in_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    Stack([LogMiddleware()]).run(raising(Refused("no such area")), "work", MESSAGE)
+
+    record = caplog.records[-1]
+    assert record.levelno == logging.WARNING
+    assert record.getMessage() == "work refused with /1b/viirs: no such area"
+    assert record.exc_info is None
+
+
+def test_which_delivery_failed_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    message = Message("/1b/viirs", "file", {"uid": "a"})
+    message.delivery = Delivery("journal", 1, 3, b"")
+
+    Stack([LogMiddleware()]).run(raising(ValueError("cannot")), "work", message)
+
+    assert caplog.records[-1].getMessage().endswith(" with /1b/viirs, delivery 3")
 
 
 def test_a_layer_that_fails_is_logged_and_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:

@@ -11,12 +11,13 @@ import pytest
 
 from posttroll.components.component import Component
 from posttroll.components.configuration import Configuration
-from posttroll.components.decorators import on
+from posttroll.components.decorators import on, request
 from posttroll.components.middleware import CountMiddleware
 from posttroll.components.runner import Runner
 from posttroll.errors import ConfigurationError
 from posttroll.message import Message
 from posttroll.messenger import Messenger
+from posttroll.rpc import RpcClient
 from posttroll.testing import memory_bus, patched_subscriber_recv
 from tests.fixtures.background import in_background
 from tests.fixtures.waiting import UNIT, eventually
@@ -99,6 +100,51 @@ def test_what_goes_wrong_later_ends_the_component_and_is_raised() -> None:
         runner.run()
     assert isinstance(runner.component, Leaving)
     assert runner.component.stopped
+
+
+def test_a_call_that_hangs_does_not_keep_a_component_that_is_told_to_end_again() -> None:
+    began, may_end = threading.Event(), threading.Event()
+
+    class Hanging(Component):
+        @request("hang")
+        def hang(self) -> None:
+            began.set()
+            may_end.wait(5 * UNIT)
+
+    runner = Runner(Hanging, configured(drain_timeout=100))
+    with Messenger("operator") as operator, RpcClient(operator) as client:
+        with in_background(runner.run):
+            call = client.proxy("worker").hang.start()
+            assert began.wait(5 * UNIT)
+            runner.stop()
+            runner.stop()
+        may_end.set()
+
+        assert not call.done()
+
+
+def test_a_status_tells_of_calls_and_of_who_is_there() -> None:
+    began, may_end = threading.Event(), threading.Event()
+
+    class Busy(Component):
+        @request("work")
+        def work(self) -> None:
+            began.set()
+            may_end.wait(5 * UNIT)
+
+    runner = Runner(Busy, configured())
+    with in_background(runner.run), Messenger("operator") as operator, RpcClient(operator) as client:
+        call = client.proxy("worker").work.start()
+        assert began.wait(5 * UNIT)
+        operator.put("worker", Message("/command", "command", {"command": "status"}))
+        message = operator.get(5 * UNIT)
+        may_end.set()
+        call.result(5 * UNIT)
+        runner.stop()
+
+    assert message is not None
+    assert message.data["value"]["calls"] == 1
+    assert message.data["value"]["peers"] == ["operator"]
 
 
 def test_commands_are_answered_while_the_component_is_not_ready() -> None:
