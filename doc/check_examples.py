@@ -285,6 +285,8 @@ def check(path: Path) -> list[str]:
 
 def main() -> None:
     """Check the pages named, or all."""
+    # A job in the background may ignore SIGINT, as would what it starts; ^C is to end that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     everything = [REPOSITORY / "README.md", *sorted((DOCUMENTATION / "source").rglob("*.md"))]
     pages = [Path(name).resolve() for name in sys.argv[1:]] or everything
     start = time.monotonic()

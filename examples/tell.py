@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from posttroll.components import Command, Fingerprint, Result
-from posttroll.errors import PosttrollError
+from posttroll.errors import PosttrollError, TimedOut
 from posttroll.messenger import Messenger
 
 
@@ -14,8 +14,10 @@ def tell(name: str, command: Command, timeout: float) -> Result:
     """Send a command and return the result; `TimedOut`."""
     with Messenger(listen=False) as messenger:
         messenger.put(name, command.message(Fingerprint.of_this_process(messenger.name, "tell")), ttl=timeout)
-        messenger.recv(1, timeout=timeout)
-        return Result.read(messenger.get())
+        result = messenger.get(timeout)
+        if result is None:
+            raise TimedOut(f"{name} did not answer within {timeout:g} s")
+        return Result.read(result)
 
 
 def main() -> None:

@@ -21,8 +21,9 @@ class Watcher(Component, FileSystemEventHandler):
 
     def start(self) -> None:
         """Begin to watch."""
+        directory = Path(self.settings["directory"]).resolve(strict=True)
         self._observer = Observer()
-        self._observer.schedule(self, self.settings["directory"], event_filter=[FileMovedEvent])
+        self._observer.schedule(self, str(directory), event_filter=[FileMovedEvent])
         self._observer.start()
 
     def stop(self) -> None:

@@ -11,7 +11,6 @@ import zmq
 
 from tests.acceptance.processes import Process, Site
 from tests.acceptance.transfers import DELIVERED_WITHIN, Transfer, gaps, out_of_order, unflagged
-from tests.compatibility.releases import RELEASES, Release, Unavailable
 
 STEADY = ["--period", "0.01"]
 
@@ -26,16 +25,6 @@ def transfer(site: Site) -> Transfer:
 def nameserver(transfer: Transfer) -> Process:
     """Run the nameserver through which the parts of the transfer find each other."""
     return transfer.nameserver()
-
-
-@pytest.fixture(params=RELEASES, ids=lambda release: release.name)
-def released(request: pytest.FixtureRequest) -> Path:
-    """Give the interpreter of a released version."""
-    release: Release = request.param
-    try:
-        return release.interpreter()
-    except Unavailable as reason:
-        pytest.skip(str(reason))
 
 
 def _numbers_up_to(count: int) -> list[int]:

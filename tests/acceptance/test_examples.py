@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.acceptance.processes import ROOT, Process, Site
@@ -41,6 +43,22 @@ def test_requests_are_answered(examples: Examples) -> None:
 
     assert ask.wait(_PROMPTLY) == 0
     assert ask.lines == ["Twas brillig -> TWAS BRILLIG", "and the slithy toves -> AND THE SLITHY TOVES"]
+
+
+def test_ten_thousand_numbers_come_though_their_receiver_is_killed_in_the_middle(
+    examples: Examples, tmp_path: Path
+) -> None:
+    numbers = tmp_path / "numbers"
+    receiver = examples.run("receive_numbers", str(numbers))
+    sender = examples.run("send_numbers", "10000", "--bandwidth", "1000000")
+    sender.expect("half of them are accepted".__eq__, _PROMPTLY)
+
+    receiver.kill()
+    examples.run("receive_numbers", str(numbers))
+
+    assert sender.wait(3 * _PROMPTLY) == 0
+    assert sender.lines[-1] == "all 10000 are accepted, on 2 connections"
+    assert {int(line) for line in numbers.read_text().splitlines()} == set(range(10_000))
 
 
 def test_a_component_echoes_what_it_is_told(examples: Examples) -> None:

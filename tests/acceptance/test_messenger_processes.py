@@ -15,7 +15,6 @@ import zmq.auth
 from tests.acceptance.hosts import opened_network
 from tests.acceptance.processes import Process, Site
 from tests.acceptance.transfers import DELIVERED_WITHIN, SERVICE, Handled, Transfer, out_of_order
-from tests.compatibility.releases import RELEASES, Release, Unavailable
 from tests.fixtures.hostile import Footprint
 from tests.fixtures.keys import Keys
 from tests.fixtures.waiting import UNIT, eventually
@@ -81,16 +80,6 @@ def post(site: Site) -> Correspondence:
 def nameserver(post: Correspondence) -> Process:
     """Run the nameserver through which all find each other."""
     return post.nameserver()
-
-
-@pytest.fixture(params=RELEASES, ids=lambda release: release.name)
-def released(request: pytest.FixtureRequest) -> Path:
-    """Give the interpreter of a released version."""
-    release: Release = request.param
-    try:
-        return release.interpreter()
-    except Unavailable as reason:
-        pytest.skip(str(reason))
 
 
 def _pause(seconds: float) -> None:
@@ -332,17 +321,12 @@ def keyed_post(site: Site, keys: Keys) -> Correspondence:
     return post
 
 
-def _public_key(path: str) -> str:
-    public, _ = zmq.auth.load_certificate(Path(path))
-    return public.decode()
-
-
 def test_the_key_of_who_sends_is_seen(keyed_post: Correspondence, keys: Keys) -> None:
     keyed_post.sender(50)
     receiver = keyed_post.receiver("bob")
 
-    assert receiver.expect_word("connected") == [SERVICE, _public_key(keys.public("client"))]
-    assert receiver.expect_word("from") == [SERVICE, _public_key(keys.public("client"))]
+    assert receiver.expect_word("connected") == [SERVICE, keys.public_text("client")]
+    assert receiver.expect_word("from") == [SERVICE, keys.public_text("client")]
     keyed_post.expect_all("bob", 50)
 
 
