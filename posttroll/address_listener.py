@@ -50,6 +50,7 @@ class AddressListener:
         self._look_ups = [0.0]
         self._is_fed = False
         self._has_refused = False
+        self._is_answered = True
         self._client = NameserverClient(nameserver)
         try:
             self._feed = open_feed(self._client.peers)
@@ -136,12 +137,25 @@ class AddressListener:
         """Ask for services; see to it that all are asked for again if there was no answer."""
         try:
             for service in services:
-                for entry in self._client.ask(service, _LOOK_UP_TIMEOUT):
+                entries = self._client.ask(service, _LOOK_UP_TIMEOUT)
+                self._note_answer(is_there=True)
+                for entry in entries:
                     self._meet(entry)
         except PosttrollError as error:
             if self._client.closed:
                 return
             now = time.monotonic()
             self._look_ups = [now + _RETRY_AFTER]
-            if not isinstance(error, TimedOut) and self._delivery.drops.add("look-up failed", now):
+            if isinstance(error, TimedOut):
+                self._note_answer(is_there=False)
+            elif self._delivery.drops.add("look-up failed", now):
                 logger.warning("cannot ask for addresses, will try again: %s", error)
+
+    def _note_answer(self, *, is_there: bool) -> None:
+        if is_there != self._is_answered:
+            self._is_answered = is_there
+            places = ", ".join(peer.uri for peer in self._client.peers)
+            if is_there:
+                logger.info("nameserver %s answers again", places)
+            else:
+                logger.warning("nameserver %s does not answer, will ask again", places)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import threading
 import time
 import uuid
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from posttroll.backends.base import Arrival, LinkChannel, Peer
-from posttroll.errors import ConfigurationError, RemoteProtocolError
+from posttroll.errors import ConfigurationError, JournalError, RemoteProtocolError
 from posttroll.forks import check_process, is_this_process
 from posttroll.journal.opening import file_name, journal_opener
 from posttroll.links import arrivals, by_peer
@@ -48,6 +49,7 @@ _PAUSE_AFTER_TROUBLE = 1.0
 _QUICK_SUCCESSION = 0.0002
 _FAREWELL_TIMEOUT = 0.1
 _LARGEST_QUEUE = 256 * 2**20
+_TARGET = re.compile(r"[\w.-]{1,200}")
 
 
 class Listener(Protocol):
@@ -118,7 +120,7 @@ class LinkPeer:
         """Begin to talk, with what a former life has left to be sent; `JournalError`, and it is stopped then."""
         try:
             if self._directory is not None:
-                self._directory.mkdir(parents=True, exist_ok=True)
+                _make_directory(self._directory)
                 for path in sorted(self._directory.glob("*.journal")):
                     self._take_up(path)
         except BaseException:
@@ -137,6 +139,7 @@ class LinkPeer:
             self._container.open_outbound(peer, target, time.time(), is_persistent=True)
 
     def _open_shelf(self, peer: str, target: str, is_persistent: bool, name: str) -> tuple[Shelf, int]:
+        _check_target(target)
         if not is_persistent:
             return Queue(name, _LARGEST_QUEUE), 0
         if self._directory is None:
@@ -167,6 +170,7 @@ class LinkPeer:
         `on_arrival` is called, in this object's thread, when there is something to take. A prompt target tells what
         became of a delivery as soon as there is nothing more to take, another one soon.
         """
+        _check_target(target)
         self._on_arrival[target] = on_arrival
         with self._owned() as now:
             self._container.open_target(target, now, credit, is_prompt=is_prompt)
@@ -265,14 +269,23 @@ class LinkPeer:
     def _follow_up(self, now: float) -> None:
         """See to it that what was just done has its effect. The lock is held."""
         moment = self._container.next_timeout()
-        if self._sleeps_until > now >= max(moment, self._spoke_at + _QUICK_SUCCESSION):
-            self._speak(now)  # at once, as to have the thread wake up takes longer than to do it
-            moment = self._container.next_timeout()
-        if self._container.has_events:
-            moment = -math.inf
+        if self._sleeps_until > now >= max(moment, self._spoke_at + _QUICK_SUCCESSION) and not self._placing:
+            self._speak_instead(now)  # as to have the thread wake up takes longer than to do it
+        moment = self._next_turn()
         if moment < self._sleeps_until:
             self._sleeps_until = moment
             self._channel.wake()
+
+    def _speak_instead(self, now: float) -> None:
+        """Do what the thread would; a signal handler that comes in between must not, but leaves it to this one."""
+        sleeps_until, self._sleeps_until = self._sleeps_until, -math.inf
+        try:
+            self._speak(now)
+        finally:
+            self._sleeps_until = sleeps_until
+
+    def _next_turn(self) -> float:
+        return -math.inf if self._container.has_events else self._container.next_timeout()
 
     def _run(self, worker: Worker) -> None:
         try:
@@ -300,7 +313,7 @@ class LinkPeer:
 
     def _turn(self) -> None:
         with self._lock:
-            deadline = self._sleeps_until = self._container.next_timeout()
+            deadline = self._sleeps_until = self._next_turn()
         for arrival in self._arrivals(deadline):
             self._take_in(arrival, time.monotonic())
             self._tell()  # before more is looked for, as somebody may wait for it
@@ -374,3 +387,15 @@ class LinkPeer:
                 troubled.peer,
                 troubled.reason,
             )
+
+
+def _check_target(name: str) -> None:
+    if not _TARGET.fullmatch(name):
+        raise ConfigurationError(f"{name!r} cannot be the name of a target: others could not read it")
+
+
+def _make_directory(directory: Path) -> None:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise JournalError(f"cannot make the directory of journals {directory}: {error}") from error

@@ -9,6 +9,8 @@ from posttroll.threads import Bell
 
 __all__ = ["News"]
 
+_LONGEST_POLL = 86_400.0
+
 
 class _Bell(Bell):
     """A bell to sleep by."""
@@ -19,9 +21,9 @@ class _Bell(Bell):
         self._poll.register(self.fileno(), select.POLLIN)
 
     def wait(self, timeout: float | None) -> None:
-        """Wait until it rings, so many seconds at most; it may have been rung before, which does no harm."""
+        """Wait until it rings, so many seconds or a day at most; it may have been rung before, which does no harm."""
         with self.rung_by_signals():
-            rung = self._poll.poll(None if timeout is None else timeout * 1000)
+            rung = self._poll.poll(None if timeout is None else min(timeout, _LONGEST_POLL) * 1000)
         if rung:
             self.silence()
 

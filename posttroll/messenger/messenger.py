@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
 import os
 import re
 import threading
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, ParamSpec, Self
+from typing import Any, Literal, ParamSpec, Self, TypeVar
 
 from posttroll.backends.registry import configured_backend
 from posttroll.durable import ttl_in_seconds
@@ -28,6 +29,7 @@ from posttroll.errors import (
     RemoteProtocolError,
     TimedOut,
 )
+from posttroll.forks import check_process
 from posttroll.link_peer import LinkPeer
 from posttroll.message import Message
 from posttroll.messenger.events import Event, Timers
@@ -48,6 +50,7 @@ __all__ = ["Messenger"]
 logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
+Found = TypeVar("Found")
 Nameservers = str | Iterable[str] | Literal[False] | None
 
 _MESSAGES = "messages"
@@ -64,6 +67,7 @@ class _Listener:
         self._news = news
         self._outcomes = outcomes
         self._happened: deque[Callable[[], object]] = deque()
+        self._drops = Drops()
 
     def on_wanted(self, peer: str) -> None:
         self.finder.find(peer)
@@ -72,11 +76,12 @@ class _Listener:
         self.finder.give_up(peer)
 
     def on_connect(self, peer: PeerInfo) -> None:
-        logger.info("messenger %s: %s is there", self._messenger.name, peer.name)
+        logger.info("messenger %s: %s is there", self._messenger.name, _place(peer))
+        self._warn_of_namesakes(peer)
         self._note(self._messenger.on_connect, peer)
 
     def on_disconnect(self, peer: PeerInfo, reason: str) -> None:
-        logger.info("messenger %s: %s is gone: %s", self._messenger.name, peer.name, reason)
+        logger.info("messenger %s: %s is gone: %s", self._messenger.name, _place(peer), reason)
         self._note(self._messenger.on_disconnect, peer, reason)
 
     def on_outcome(self, concluded: Concluded) -> None:
@@ -87,8 +92,24 @@ class _Listener:
             if tracker.state == "accepted":
                 self._note(self._messenger.on_sent, tracker)
             else:
+                self._warn_of_drop(tracker)
                 self._note(self._messenger.on_drop, tracker, tracker.reason or tracker.state)
         self._outcomes.tell()
+
+    def _warn_of_namesakes(self, peer: PeerInfo) -> None:
+        link = self._messenger._link
+        namesakes = [one for one in (link.peers() if link else ()) if one.name == peer.name]
+        if len(namesakes) > 1:
+            places = ", ".join(one.address or "one that connected to here" for one in namesakes)
+            text = "messenger %s: %d programs are called %s, each gets some of the messages: %s"
+            logger.warning(text, self._messenger.name, len(namesakes), peer.name, places)
+
+    def _warn_of_drop(self, tracker: Tracker) -> None:
+        """Tell of a message that did no good, now and then of the first of many."""
+        if self._drops.add(tracker.state, time.monotonic()):
+            reason = tracker.reason or ("nobody came for it" if tracker.buffered else "it was not settled in time")
+            details = tracker.id, tracker.to, tracker.state, reason, self._drops.counts[tracker.state]
+            logger.warning("messenger %s: message %s to %s is %s: %s (%d so far)", self._messenger.name, *details)
 
     def call_back(self) -> int:
         """Call back for what happened so far; return how much that was."""
@@ -152,8 +173,7 @@ class Messenger:
         blocking: bool = True,
         **options: Any,
     ) -> None:
-        if incoming_window is not None and not 0 <= incoming_window < credit:
-            raise ConfigurationError(f"incoming_window is {incoming_window}, but must be below the credit of {credit}")
+        _check_limits(credit, incoming_window, outgoing_window, bandwidth, silence)
         self.name = str(uuid.uuid4()) if name is None else checked_name(name)
         self.timeout = timeout
         self.blocking = blocking
@@ -195,6 +215,7 @@ class Messenger:
         self._handled = 0
         self._order = threading.RLock()  # a signal handler may stop what is being started
         self._is_stopped = True
+        self._process = os.getpid()
 
     def _publisher_maker(
         self, port: int, aliases: str | Iterable[str] | None, interval: float, options: Mapping[str, Any]
@@ -231,7 +252,7 @@ class Messenger:
         opened.callback(channel.close)
         link = LinkPeer(self.name, channel, self._listener, self._directory, self._silence, self._bandwidth)
         self._listener.finder = finder = PeerFinder(link, self._backend, self._nameservers)
-        self._link, self._is_stopped = link, False
+        self._link, self._process, self._is_stopped = link, os.getpid(), False
         for target in self._targets:
             target.open(link)
         finder.start()
@@ -409,9 +430,10 @@ class Messenger:
     def get(self, timeout: float | None = 0) -> Message | None:
         """Return the eldest message; None if there is none within `timeout` seconds, or as many as `timeout` says."""
         self._incoming.settle_former()
-        if not (self._incoming or self._incoming.take_in(1)) and timeout != 0:
-            self._wait_until(lambda: self._incoming.take_in(1) > 0, timeout, self._news)
-        return self._incoming.begin(self._incoming.pop()) if self._incoming else None
+        message = self._incoming.pop()
+        if message is None and timeout != 0:
+            message = self._wait_until(self._incoming.pop, timeout, self._news)
+        return None if message is None else self._incoming.begin(message)
 
     def accept(self, message: Message | None = None, cumulative: bool = False) -> bool:
         """Tell the sender that a message has done its work, or all got; if `cumulative`, all got up to that one.
@@ -478,7 +500,13 @@ class Messenger:
                 self._work(deadline, most)
 
     def open_target(
-        self, name: str, on_arrival: Callable[[], None], credit: int = 200, *, is_prompt: bool = False
+        self,
+        name: str,
+        on_arrival: Callable[[], None],
+        credit: int = 200,
+        *,
+        is_prompt: bool = False,
+        on_close: Callable[[], None] = lambda: None,
     ) -> Target:
         """Take in what others put for another target than "messages"; see `Target`.
 
@@ -486,7 +514,7 @@ class Messenger:
         """
         if any(target.name == name for target in self._targets):
             raise LocalProtocolError(f"the target {name} of {self.name} is open already")
-        target = Target(name, on_arrival, credit, self._drops, is_prompt=is_prompt)
+        target = Target(name, on_arrival, credit, self._drops, is_prompt=is_prompt, on_close=on_close)
         self._targets.append(target)
         if self._link is not None:
             target.open(self._link)
@@ -506,16 +534,18 @@ class Messenger:
             timeout = self.timeout if self.blocking else 0.0
         return None if timeout is None else time.monotonic() + timeout
 
-    def _wait_until(self, look: Callable[[], bool], timeout: float | None, news: News) -> bool:
-        """Look, and again whenever there is news, until it is true, the time is over, or all is stopped."""
+    def _wait_until(self, look: Callable[[], Found], timeout: float | None, news: News) -> Found | None:
+        """Look, and again whenever there is news, until something is found, the time is over, or all is stopped."""
+        if not self.stopped:
+            check_process(self._process, "the messenger")
         deadline = self._deadline(timeout)
         while True:
             since = news.count
             self._raise_interrupted()
-            if look():
-                return True
+            if found := look():
+                return found
             if self.stopped or not news.wait(since, deadline):
-                return False
+                return None
 
     def _insist(self, look: Callable[[], bool], timeout: float | None, what: str, news: News) -> None:
         if not self._wait_until(look, timeout, news) and not self.stopped and (self.blocking or timeout is not None):
@@ -555,7 +585,7 @@ class Messenger:
         return count
 
     def _next_to_handle(self) -> Message | None:
-        return self._incoming.pop() if self.on_message and self._incoming else self._incoming.take()
+        return self._incoming.pop() if self.on_message else self._incoming.take()
 
     def _handle(self, message: Message) -> None:
         events = [hook for matches, hook in self._hooks if matches(message.subject)] or [self.on_message]
@@ -574,6 +604,25 @@ class Messenger:
             self.reject(message, reason=f"a callback failed: {failures[-1]}")
         else:
             self._incoming.settle_former()
+
+
+def _place(peer: PeerInfo) -> str:
+    return f"{peer.name} at {peer.address}" if peer.address else peer.name
+
+
+def _check_limits(
+    credit: int, incoming_window: int | None, outgoing_window: int, bandwidth: float | None, silence: float
+) -> None:
+    has_room = incoming_window is None or 0 <= incoming_window < credit
+    complaints = {
+        f"incoming_window is {incoming_window}, but must be below the credit of {credit}": not has_room,
+        f"outgoing_window is {outgoing_window}, but cannot be negative": outgoing_window < 0,
+        f"bandwidth is {bandwidth}, but must be positive": bandwidth is not None and not 0 < bandwidth < math.inf,
+        f"silence is {silence}, but must be positive": not 0 < silence < math.inf,
+    }
+    for complaint, applies in complaints.items():
+        if applies:
+            raise ConfigurationError(complaint)
 
 
 def _begins(prefix: str, subject: str) -> bool:

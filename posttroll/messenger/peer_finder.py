@@ -64,6 +64,8 @@ class PeerFinder:
 
     def find(self, peer: str) -> None:
         """Be connected to a peer, given by its name or ``tcp://host:port``, now or when it is there. Never waits."""
+        if peer not in self._wanted:
+            logger.info("looking for %s", peer)
         self._wanted.add(peer)
         if "://" in peer:
             self._link.connect(Peer(peer, self._backend.name))

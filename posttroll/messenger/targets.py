@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections import deque
@@ -30,17 +31,25 @@ class Target:
 
     `on_arrival` is called, in the thread that talks with the peers, when there is something to take. `credit`: how many
     messages of each peer may be unsettled. `is_prompt`: whether senders are told what became of their messages as soon
-    as there is nothing more to take, and not a little later.
+    as there is nothing more to take, and not a little later. `on_close` is called when nothing more will come.
     """
 
     def __init__(
-        self, name: str, on_arrival: Callable[[], None], credit: int, drops: Drops, *, is_prompt: bool = False
+        self,
+        name: str,
+        on_arrival: Callable[[], None],
+        credit: int,
+        drops: Drops,
+        *,
+        is_prompt: bool = False,
+        on_close: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
         self._on_arrival = on_arrival
         self._credit = credit
         self._is_prompt = is_prompt
         self._drops = drops
+        self._on_close = on_close
         self._max_size = read("max_message_size")
         self._link: LinkPeer | None = None
 
@@ -52,6 +61,7 @@ class Target:
     def close(self) -> None:
         """Take no more."""
         self._link = None
+        self._on_close()
 
     def take(self) -> Message | None:
         """Return the next message, in turn from each peer, None if there is none now.
@@ -126,9 +136,11 @@ class Incoming:
         """Queue a message that was taken."""
         self._queue.append(message)
 
-    def pop(self) -> Message:
-        """Return the eldest message of the queue."""
-        return self._queue.popleft()
+    def pop(self) -> Message | None:
+        """Return the eldest message of the queue, else the next one as `take` does."""
+        with contextlib.suppress(IndexError):  # as another thread may do the same
+            return self._queue.popleft()
+        return self.take()
 
     def begin(self, message: Message) -> Message:
         """Note that the application has got a message, and return it."""

@@ -125,6 +125,7 @@ class Container:
         self._targets: dict[str, Target] = {}
         self._inbound: dict[str, Inbound] = {}
         self._receivers: dict[str, Inbound] = {}
+        self._lost: OrderedDict[Inbound, None] = OrderedDict()
         self._routes: dict[tuple[str, str, bool], Outbound] = {}
         self._nodes: dict[str, Outbound] = {}
         self._by_shelf: dict[str, Outbound] = {}
@@ -271,7 +272,9 @@ class Container:
 
     def _begin(self, place: Hashable, address: str, now: float) -> Conversation | None:
         if len(self._conversations) >= _MOST_CONVERSATIONS and not address:
-            self._unsaid.append((place, (Close(f"{self._name} talks to {_MOST_CONVERSATIONS} already"), None)))
+            reason = f"{self._name} talks to {_MOST_CONVERSATIONS} already"
+            self._events.append(Refused(address, reason))
+            self._unsaid.append((place, (Close(reason), None)))
             return None
         return self._open_conversation(place, address, now)
 
@@ -381,6 +384,7 @@ class Container:
             if inbound is not None:
                 conversation.attached[queue] = inbound
                 inbound.connected(conversation.place, conversation.address, now)
+                self._lost.pop(inbound, None)
                 self._agenda.touch(inbound)
 
     def _find_inbound(self, queue: str, conversation: Conversation) -> Inbound | None:
@@ -398,15 +402,18 @@ class Container:
         return inbound
 
     def _make_room(self) -> bool:
-        """Forget all whose sender is gone, as somebody else needs the room; return whether there were any."""
-        lost = [inbound for inbound in self._inbound.values() if inbound.is_lost]
-        for inbound in lost:
-            self._forget(inbound)
-            self._agenda.forget(inbound)
-        return bool(lost)
+        """Forget the one whose sender is gone for the longest time; return whether there was one."""
+        inbound = next(iter(self._lost), None)
+        if inbound is None:
+            return False
+        self._forget(inbound)
+        self._agenda.forget(inbound)
+        return True
 
     def _detach(self, inbound: Inbound, conversation: Conversation, now: float) -> None:
         inbound.disconnected(conversation.place, now)
+        if inbound.is_lost:
+            self._lost[inbound] = None
         self._agenda.touch(inbound)
 
     def _receive_link(self, frame: Frame, payload: bytes | None, conversation: Conversation, now: float) -> None:
@@ -462,6 +469,7 @@ class Container:
     def _forget(self, inbound: Inbound) -> None:
         inbound.is_gone = True
         inbound.forget()
+        self._lost.pop(inbound, None)
         del self._inbound[inbound.queue], self._receivers[inbound.name]
 
     def _turn_outbound(self, outbound: Outbound, now: float, wall: float) -> Sequence[tuple[Hashable, Spoken]]:

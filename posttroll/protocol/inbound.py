@@ -27,21 +27,38 @@ class Target:
         self.name = name
         self.credit = credit
         self.is_prompt = is_prompt
-        self.ready: dict[Inbound, None] = {}
-        """Those who may have something to be taken, by whose turn it is."""
+        self.ready: dict[str, dict[Inbound, None]] = {}
+        """Those who may have something to be taken, by sender, as one may have many queues; in the order of turns."""
         self.untold: set[Inbound] = set()
         """Those who have yet to tell their senders something, which may wait a little."""
 
     def take(self) -> tuple[Delivery, str] | None:
         """Return the next delivery and the name of who sent it; None if there is none."""
         while self.ready:
-            inbound = next(iter(self.ready))
-            del self.ready[inbound]
+            sender = next(iter(self.ready))
+            inbounds = self.ready.pop(sender)
+            inbound = next(iter(inbounds))
+            del inbounds[inbound]
             delivery = inbound.receiver.take()
             if delivery is not None:
-                self.ready[inbound] = None  # as the last one from here on
-                return delivery, inbound.sender
+                inbounds[inbound] = None  # as the last one from here on
+            if inbounds:
+                self.ready[sender] = inbounds
+            if delivery is not None:
+                return delivery, sender
         return None
+
+    def note(self, inbound: Inbound) -> None:
+        """Note that there may be something to be taken."""
+        self.ready.setdefault(inbound.sender, {})[inbound] = None
+
+    def forget(self, inbound: Inbound) -> None:
+        """Take nothing more from one, and tell it nothing."""
+        inbounds = self.ready.get(inbound.sender, {})
+        inbounds.pop(inbound, None)
+        if not inbounds:
+            self.ready.pop(inbound.sender, None)
+        self.untold.discard(inbound)
 
 
 class Inbound:
@@ -102,8 +119,7 @@ class Inbound:
 
     def forget(self) -> None:
         """Leave nothing to be taken or told."""
-        self.target.ready.pop(self, None)
-        self.target.untold.discard(self)
+        self.target.forget(self)
 
     def receive(self, frame: Frame, payload: bytes | None, place: Hashable, now: float) -> bool:
         """Take a frame of the sender's; return whether it wants an answer at once."""
@@ -114,7 +130,7 @@ class Inbound:
         if self.receiver.state == "attached" and not was_attached:
             self._speaks_to, self.receiver.address = place, self._places[place]
         if isinstance(frame, Transfer):
-            self.target.ready[self] = None
+            self.target.note(self)
             return self._has_to_tell(now)
         return not isinstance(frame, Settled)
 

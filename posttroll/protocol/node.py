@@ -97,6 +97,11 @@ class Node:
         self._settles_at = math.inf
 
     @property
+    def allowances(self) -> list[Allowance]:
+        """How much may be sent to the receivers there are, where that is limited."""
+        return [sender.allowance for sender in self._senders.values() if sender.allowance is not None]
+
+    @property
     def is_hungry(self) -> bool:
         """Whether a receiver would have been given more in the last turn, so what is appended next is waited for."""
         return any(group.is_hungry and not group.is_replay for group in self._groups.values())

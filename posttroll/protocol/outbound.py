@@ -73,12 +73,13 @@ class Outbound:
         """How many messages were neither accepted nor rejected and have not expired."""
         self.name = name
         """The name of its node, which no other one has."""
-        self._allowances = allowances
         self._tell = tell
         self._source = shelf.open_source(f"{target} {peer}", [], "first", wall)
         self._source.on_change = self._note
         self._node = Node(name, shelf.identity, self._open_source, patience, allowances)
         self._tags: dict[int, Tag] = {}
+        self._numbers: dict[int, int] = {}
+        """The numbers of messages by the identity of their tag, which is a tag of one message."""
         self._deadlines: dict[int, float] = {}
         self._next_deadlines: list[tuple[float, int]] = []
         self._rests_until = -math.inf
@@ -97,6 +98,7 @@ class Outbound:
         self.pending += 1
         if tag is not None:
             self._tags[sequence] = tag
+            self._numbers[id(tag)] = sequence
         if ttl is not None:
             self._deadlines[sequence] = now + ttl
             heapq.heappush(self._next_deadlines, (now + ttl, sequence))
@@ -119,7 +121,7 @@ class Outbound:
 
     def withdraw(self, tag: Tag) -> bool:
         """Take a message back that nobody has; return whether it was there to be taken."""
-        sequence = next((number for number, one in self._tags.items() if one is tag), None)
+        sequence = self._numbers.get(id(tag))
         return sequence is not None and self._source.withdraw(sequence)
 
     def _note(self, entry: Entry, state: str, reason: str) -> None:
@@ -136,6 +138,7 @@ class Outbound:
         else:
             self._deadlines.pop(entry.sequence, None)
             self._tags.pop(entry.sequence, None)
+            self._numbers.pop(id(tag), None)
             self.pending -= 1
             self._tell(Concluded(self.peer, self.target, entry.payload, tag, state, reason))
 
@@ -154,7 +157,7 @@ class Outbound:
         self._expire(now)
         if now >= self._keeps_house_at:
             self._keep_house(now, wall)
-        for allowance in self._allowances.values():
+        for allowance in self._node.allowances:
             allowance.refresh(now)
         frames = self._node.frames_to_send(now, self._clock(now, wall))
         self._node.take_aside()
@@ -188,7 +191,7 @@ class Outbound:
         """Return when to speak again, if nothing happens before."""
         moments = [self._node.next_timeout(), self._keeps_house_at]
         if self.pending:
-            moments.extend(one.next_timeout() for one in self._allowances.values())
+            moments.extend(one.next_timeout() for one in self._node.allowances)
         if self._next_deadlines:
             moments.append(self._next_deadlines[0][0])
         return max(self._rests_until, min((moment for moment in moments if moment is not None), default=math.inf))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -49,7 +50,7 @@ class Queue:
         self._max_size = max_size
         self._size = 0
         self._last = 0
-        self._entries: dict[int, Entry] = {}
+        self._entries: OrderedDict[int, Entry] = OrderedDict()  # the first of a dict is long to find if many went
         self._source: Source | None = None
 
     def append(self, topic: str, frame: bytes, wall: float, expires: float | None = None) -> int:

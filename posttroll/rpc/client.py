@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
 import time
@@ -23,6 +24,7 @@ from posttroll.errors import (
     RequestTimeout,
     TimedOut,
 )
+from posttroll.forks import is_this_process
 from posttroll.message import Message
 from posttroll.protocol import calls
 from posttroll.protocol.calls import Cancel, Encoder, Encoders, Failure, Flow, Progress, Request, Result
@@ -63,7 +65,14 @@ class _Replies:
 
     def __init__(self, messenger: Messenger) -> None:
         self.calls: WeakValueDictionary[str, Call] = WeakValueDictionary()
-        self._target = messenger.open_target("replies", self._take)
+        self._process = os.getpid()
+        self._target = messenger.open_target("replies", self._take, on_close=self._end_all)
+
+    def _end_all(self) -> None:
+        """Have nobody wait for what cannot come any more."""
+        if is_this_process(self._process):
+            for call in list(self.calls.values()):
+                call._end(CallCancelled("the messenger was stopped"))
 
     def _take(self) -> None:
         while (message := self._target.take()) is not None:
@@ -115,6 +124,7 @@ class RpcClient:
         self._options = _Options(timeout, max_retries, idempotent, None, encoder)
         self._replies = _replies_to(messenger)
         self._calls: WeakSet[Call] = WeakSet()
+        self._process = os.getpid()
 
     def __enter__(self) -> Self:
         return self
@@ -131,8 +141,9 @@ class RpcClient:
 
     def stop(self) -> None:
         """Have all calls that are under way end with `CallCancelled`."""
-        for call in list(self._calls):
-            call.cancel()
+        if is_this_process(self._process):
+            for call in list(self._calls):
+                call.cancel()
 
     def _begin(self, method: RemoteMethod, arguments: tuple[Any, ...], keywords: dict[str, Any], window: int) -> Call:
         request = self._request(method, arguments, keywords, window=window)
@@ -253,7 +264,7 @@ class Call:
         self._retries_left = method._options.max_retries
         self._began = time.monotonic()
         self._attempt_ends = self._began + method._options.timeout
-        self._news = threading.Condition(threading.Lock())
+        self._news = threading.Condition()
         self._end_awaited = threading.Lock()  # who waits for it is woken up once; by a condition it would be twice
         self._end_awaited.acquire()
         self._outcome: Result | Failure | Exception | None = None
@@ -364,10 +375,9 @@ class Call:
         return self._client._encoders.unpack(self._request.encoder, packed)
 
     def _wait_for_end(self, seconds: float) -> bool:
-        has_ended = self._end_awaited.acquire(timeout=seconds)
-        if has_ended:
+        if not self._has_ended() and self._end_awaited.acquire(timeout=seconds):
             self._end_awaited.release()
-        return has_ended
+        return self._has_ended()
 
     def _wait_for_progress(self, seconds: float) -> bool:
         with self._news:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -22,6 +23,7 @@ from posttroll.errors import (
     RemoteError,
     RemoteProtocolError,
 )
+from posttroll.forks import is_this_process
 from posttroll.message import Message
 from posttroll.protocol import calls
 from posttroll.protocol.calls import Cancel, Encoder, Encoders, Flow, Progress, Request, Result
@@ -186,6 +188,7 @@ class RpcServer:
         self._turn = threading.Condition()
         self._busy = 0
         self._is_serving = False
+        self._process = os.getpid()
         self._calls: dict[Key, CallContext] = {}
         self._early: OrderedDict[Key, Cancel | Flow] = OrderedDict()
         """What was said of calls that are not under way: their requests may still come."""
@@ -238,7 +241,7 @@ class RpcServer:
                 if name.startswith("_") or max(len(thing), len(name)) > _LONGEST_NAME:
                     raise ConfigurationError(f"{name!r} cannot be offered: it is private, or has too long a name")
                 if (thing, name) in self._methods:
-                    raise ConfigurationError(f"there is a {_path(thing, name)} already")
+                    raise ConfigurationError(f"{_path(thing, name)} is offered already")
             self._methods.update(methods)
         self._hand_out()
 
@@ -253,8 +256,8 @@ class RpcServer:
                 return self
             if self._requests is None or self._notices is None:
                 self._notices = self._messenger.open_target("cancellations", self._take_notices)
-                self._requests = self._messenger.open_target("requests", self._hand_out)
-            self._is_serving = True
+                self._requests = self._messenger.open_target("requests", self._hand_out, on_close=self._forget_all)
+            self._is_serving, self._process = True, os.getpid()
             self._workers = [
                 Worker(f"posttroll-handlers-{number}", self._work, wake=lambda: self._given.put(None)).start()
                 for number in range(1, self._most_busy + 1)
@@ -265,18 +268,30 @@ class RpcServer:
 
     def stop(self, drain: float = 5.0) -> None:
         """Take no more calls; wait up to `drain` seconds until those under way are answered. Harmless when stopped."""
+        if not is_this_process(self._process):  # where nobody gives the lock back, if it was held
+            return
         with self._turn:
             self._is_serving = False
             workers, self._workers = self._workers, []
             own = any(worker.thread is threading.current_thread() for worker in workers)
             self._turn.wait_for(lambda: max(self._busy, self._unanswered) <= own, drain)
-            for call in self._calls.values():
-                call._cancel(is_stopped=True)
-            self._calls.clear()
+            self._give_up_all()
         for worker in workers:
             worker.stop(timeout=0.0)
         for worker in workers:
             worker.stop(_END_TIMEOUT)
+
+    def _forget_all(self) -> None:
+        """Be done with all calls, as the messenger was stopped: their requests come again in another life of it."""
+        if is_this_process(self._process):
+            with self._turn:
+                self._give_up_all()
+                self._turn.notify_all()
+
+    def _give_up_all(self) -> None:
+        for call in self._calls.values():
+            call._cancel(is_stopped=True)
+        self._calls.clear()
 
     @property
     def _unanswered(self) -> int:
@@ -400,8 +415,15 @@ class RpcServer:
 
     def _failure(self, call: CallContext, error: BaseException) -> Message:
         path = _path(call._request.object, call._request.method)
-        level = logging.INFO if self._transfer_exceptions or call.cancelled else logging.ERROR
-        logger.log(level, "call %s of %s by %s failed", call.id, path, call.peer, exc_info=error)
+        is_told = self._transfer_exceptions and self._transfer_tracebacks and not call._request.signal
+        text, details = (
+            "call %s of %s by %s failed: %s: %.500s",
+            (call.id, path, call.peer, type(error).__name__, error),
+        )
+        if is_told or call.cancelled:
+            logger.info(text, *details)
+        else:
+            logger.error(text, *details, exc_info=error)
         return _message(
             calls.describe(error, in_full=self._transfer_exceptions, with_traceback=self._transfer_tracebacks)
         )

@@ -213,6 +213,27 @@ def test_a_cancellation_reaches_the_handler(areas: Proxy, thing: Areas, server: 
         call.result()
 
 
+def test_who_waits_for_a_call_is_told_when_the_messenger_is_stopped(
+    areas: Proxy, thing: Areas, messenger: Messenger
+) -> None:
+    call = areas.wait.start()
+    assert thing.began.acquire(timeout=5)
+
+    with in_background(messenger.stop), pytest.raises(CallCancelled, match="messenger was stopped"):
+        call.result(timeout=5)
+
+
+def test_a_server_whose_messenger_is_started_anew_knows_nothing_of_former_calls(
+    areas: Proxy, thing: Areas, server: tuple[RpcServer, str]
+) -> None:
+    areas.wait.start()
+    assert thing.began.acquire(timeout=5)
+
+    server[0]._messenger.stop()
+
+    assert server[0].active == 0
+
+
 def test_a_signal_is_carried_out(areas: Proxy, thing: Areas) -> None:
     areas.echo.signal("at once")
 

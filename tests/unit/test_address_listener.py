@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any
@@ -234,6 +235,25 @@ def test_a_nameserver_that_comes_later_is_asked(listener: AddressListener, subsc
 
     with nameserver_that(Answers(viirs=[URI])):
         eventually(lambda: subscriber.met)
+
+
+def test_a_nameserver_that_does_not_answer_is_told_of_once_until_it_does(
+    subscriber: Subscriber, caplog: pytest.LogCaptureFixture
+) -> None:
+    def told() -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.name == module.__name__]
+
+    caplog.set_level(logging.INFO, module.__name__)
+
+    with listening(subscriber):
+        eventually(told)
+        with nameserver_that(Answers()):
+            eventually(lambda: len(told()) > 1)
+
+    assert [line.partition(" ")[2].partition(" ")[2] for line in told()] == [
+        "does not answer, will ask again",
+        "answers again",
+    ]
 
 
 def test_the_nameserver_is_asked_again_whenever_the_feed_is_there_again(

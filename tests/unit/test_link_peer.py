@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -284,6 +284,39 @@ def test_a_signal_handler_may_stop_it(peers: Peers) -> None:
     assert duration(alice.stop) < UNIT
 
 
+def test_what_a_signal_handler_puts_in_the_midst_of_sending_is_sent_after_that(zmq_peers: Peers) -> None:
+    class Interrupted:
+        def __init__(self, channel: LinkChannel) -> None:
+            self._channel = channel
+            self.depths = [0]
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._channel, name)
+
+        def send(self, peer: Hashable, bundle: bytes) -> bool:
+            if threading.current_thread() is threading.main_thread():
+                self.depths.append(self.depths[-1] + 1)
+                if len(tags) < 10:
+                    tags.append(put(alice))
+                self.depths.append(self.depths[-1] - 1)
+            return self._channel.send(peer, bundle)
+
+    tags: list[Tag] = []
+    channel = Interrupted(zmq_peers.channel())
+    alice, bob = LinkPeer("alice", channel, Notes()).start(), zmq_peers.start("bob")  # type: ignore[arg-type]
+    with closing(channel), ExitStack() as stopping:  # type: ignore[type-var]
+        stopping.callback(alice.stop)
+        answering(bob)
+        alice.connect(zmq_peers.place(bob))
+        eventually(alice.peers)
+
+        eventually(lambda: put(alice) and len(tags) == 10)
+
+        for tag in tags:
+            eventually(accepted(tag))
+        assert max(channel.depths) == 1
+
+
 def test_in_the_child_of_a_fork_it_is_of_no_use(peers: Peers) -> None:
     alice, bob = peers.start("alice"), peers.start("bob")
     bob.open_target("messages", lambda: None)
@@ -325,6 +358,31 @@ def test_a_listener_that_raises_is_told_of_and_the_talk_goes_on(peers: Peers, ca
     eventually(accepted(tags[1]))
 
     assert "messenger alice: Wanted was not taken note of" in caplog.text
+
+
+def test_a_listener_that_leaves_somebody_is_told_soon_that_it_did(peers: Peers) -> None:
+    class Leaving(Notes):
+        def on_outcome(self, concluded: Concluded) -> None:
+            alice.disconnect(peers.place(bob))
+
+    notes = Leaving()
+    alice, bob = peers.start("alice", notes), peers.start("bob")
+    alice.connect(peers.place(bob))
+    eventually(lambda: notes.connected)
+
+    put(alice, "nobody", ttl=0.01)
+
+    eventually(lambda: notes.disconnected == [("bob", "it was left")], UNIT)
+
+
+@pytest.mark.parametrize("target", ["", "two words", "\ud800", "x" * 201])
+def test_a_target_that_others_could_not_read_is_refused(peers: Peers, target: str) -> None:
+    alice = peers.start("alice")
+
+    with pytest.raises(ConfigurationError, match="target"):
+        alice.put("bob", target, MESSAGE)
+    with pytest.raises(ConfigurationError, match="target"):
+        alice.open_target(target, lambda: None)
 
 
 def test_a_target_that_raises_is_told_of_and_the_talk_goes_on(peers: Peers, caplog: pytest.LogCaptureFixture) -> None:

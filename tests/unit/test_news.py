@@ -35,6 +35,15 @@ def test_who_waits_is_woken_by_news(news: News) -> None:
         assert waiting.result()
 
 
+def test_there_is_no_deadline_that_is_too_far(news: News) -> None:
+    with in_background(lambda: news.wait(news.count, time.monotonic() + 1e9)) as waiting:
+        assert waiting.is_pending()
+
+        news.tell()
+
+        assert waiting.result()
+
+
 def test_news_told_since_the_look_are_not_waited_for(news: News) -> None:
     since = news.count
     news.tell()

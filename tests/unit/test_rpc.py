@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import gc
+import logging
 import threading
 import time
 from collections import deque
@@ -42,6 +43,7 @@ from posttroll.rpc import (
 )
 from tests.fixtures.background import in_background
 from tests.fixtures.waiting import UNIT, eventually
+from tests.unit.backends.zmq.forking import in_child
 
 SHORT = 0.1 * UNIT
 
@@ -121,7 +123,7 @@ class Messenger:
     def peers(self) -> set[str]:
         return {*self.office.messengers}
 
-    def open_target(self, name: str, on_arrival: Callable[[], None], credit: int = 200) -> Target:
+    def open_target(self, name: str, on_arrival: Callable[[], None], **options: Any) -> Target:
         self.targets[name] = Target(on_arrival)
         self.office.deliver()
         return self.targets[name]
@@ -653,6 +655,25 @@ def test_a_timeout_of_the_result_leaves_the_call_as_it_is(areas: Proxy, thing: A
     assert call.done()
 
 
+def test_who_was_interrupted_while_taking_a_result_can_take_it_again(areas: Proxy, thing: Areas) -> None:
+    call = areas.size.start("euro4")
+    result = call.result()
+
+    call._end_awaited.acquire()  # as if the interruption came before that is given back
+
+    assert call.result(timeout=SHORT) == result
+    assert call.done()
+
+
+def test_in_the_child_of_a_fork_there_is_nothing_to_stop(client: RpcClient, areas: Proxy, server: RpcServer) -> None:
+    areas.size.start("euro4").result()
+
+    with server._turn:  # as another thread may have done at the fork
+        told = [in_child(end) for end in (server.stop, client.stop)]
+
+    assert told == ["None", "None"]
+
+
 def test_nobody_needs_to_wait_for_a_call_to_be_over(client: RpcClient) -> None:
     call = client.proxy("nobody", "areas", timeout=SHORT).size.start("euro4")
 
@@ -803,6 +824,23 @@ def test_a_signal_that_fails_is_not_answered_either(areas: Proxy, office: Office
 
     eventually(lambda: server.dropped == {"unknown method": 1} and server.active == 0)
     assert office.count("error") == 0
+
+
+def test_where_a_signal_failed_is_logged_as_nobody_is_told(areas: Proxy, caplog: pytest.LogCaptureFixture) -> None:
+    areas.fail.signal("built in")
+
+    eventually(lambda: "Traceback" in caplog.text)
+    assert caplog.records[-1].levelno == logging.ERROR
+
+
+def test_what_a_caller_is_told_in_full_is_logged_in_a_line(areas: Proxy, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    with pytest.raises(KeyError):
+        areas.fail("built in")
+
+    told = [record for record in caplog.records if "areas.fail by alice failed: KeyError" in record.getMessage()]
+    assert [(record.levelno, record.exc_info) for record in told] == [(logging.INFO, None)]
 
 
 def test_a_signal_has_a_time_to_live(client: RpcClient, office: Office) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -14,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from posttroll.backends import memory
 from posttroll.errors import (
     BindFailed,
     ConfigurationError,
     EncodeError,
     Interrupted,
+    JournalError,
     LocalProtocolError,
     NotStarted,
     TimedOut,
@@ -29,8 +30,10 @@ from posttroll.messenger import Messenger
 from posttroll.publisher import NoisyPublisher, Publisher
 from posttroll.settings import config
 from tests.fixtures.background import in_background
-from tests.fixtures.network import Network
 from tests.fixtures.waiting import UNIT, eventually
+from tests.unit.backends.zmq.forking import in_child
+
+pytestmark = pytest.mark.usefixtures("bus")
 
 Wait = Callable[[Messenger], object]
 
@@ -46,13 +49,6 @@ WAITS = pytest.mark.parametrize(
     ],
     ids=["recv", "run", "work", "get", "send", "tracker"],
 )
-
-
-@pytest.fixture(autouse=True)
-def bus(monkeypatch: pytest.MonkeyPatch, network: Network) -> Iterator[None]:
-    monkeypatch.setattr(memory.backend, "bus", memory.Bus())
-    with config.set(backend="memory"):
-        yield
 
 
 @pytest.fixture
@@ -115,6 +111,23 @@ def test_a_name_that_nobody_could_address_is_refused(name: str) -> None:
 def test_an_incoming_window_has_to_be_below_the_credit(window: int) -> None:
     with pytest.raises(ConfigurationError, match="below the credit of 200"):
         Messenger("alice", incoming_window=window)
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        {"outgoing_window": -1},
+        {"bandwidth": 0},
+        {"bandwidth": -1.0},
+        {"bandwidth": float("nan")},
+        {"silence": 0},
+        {"silence": float("inf")},
+    ],
+    ids=str,
+)
+def test_limits_that_make_no_sense_are_refused(limit: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(limit))):
+        Messenger("alice", **limit)
 
 
 def test_it_is_stopped_before_the_start_and_after_the_stop() -> None:
@@ -254,6 +267,13 @@ def test_without_a_journal_nothing_can_be_persistent(alice: Messenger) -> None:
     assert alice.outgoing == 0
 
 
+def test_a_directory_that_cannot_be_made_is_an_error_of_the_journal(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(JournalError, match="cannot make the directory"):
+        Messenger("alice", nameservers=False, journal=tmp_path / "file" / "kept").start()
+
+
 def test_what_is_persistent_is_kept_in_its_directory(tmp_path: Path) -> None:
     with Messenger("alice", nameservers=False, journal=tmp_path / "new" / "kept") as alice:
         alice.put("bob", note(), persistent=True)
@@ -296,7 +316,7 @@ def test_user_and_password_are_not_seen_even_if_a_rule_says_so(alice: Messenger)
     assert alice.put("tcp://user:password@host:1/path", note()).to == "tcp://host:1/path"
 
 
-def test_time_out(alice: Messenger) -> None:
+def test_to_wait_in_vain_is_an_error_but_for_get_and_work(alice: Messenger) -> None:
     alice.put("nobody", note())
     for wait in (alice.recv, alice.send):
         with pytest.raises(TimedOut):
@@ -417,6 +437,14 @@ def test_a_signal_handler_may_stop_it_in_the_midst_of_anything(alice: Messenger)
     alice.stop()
 
 
+def test_in_the_child_of_a_fork_nothing_is_waited_for(alice: Messenger) -> None:
+    tracker = alice.put("nobody", note())
+
+    told = [in_child(wait) for wait in (alice.send, alice.recv, tracker.wait, alice.stop)]
+
+    assert told == [*["UsedAfterFork"] * 3, "None"]
+
+
 @pytest.mark.parametrize("wait", [Messenger.recv, Messenger.work, lambda messenger: messenger.get(None)])
 def test_keyboard_interrupt_ends_a_call_that_waits(alice: Messenger, wait: Wait) -> None:
     with keyboard_interrupt(alice), pytest.raises(KeyboardInterrupt):
@@ -482,6 +510,34 @@ def test_what_expires_is_told(alice: Messenger) -> None:
     assert alice.work(5 * UNIT)
 
     assert (dropped, alice.outgoing, alice.send()) == (["expired"], 0, 1)
+
+
+def test_the_first_of_many_messages_that_did_no_good_is_logged(
+    alice: Messenger, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        alice.put("nobody", note(), ttl=0.01)
+
+    alice.send(timeout=5 * UNIT)
+
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(told) == 1
+    assert told[0].endswith("to nobody is expired: nobody came for it (1 so far)")
+
+
+def test_two_programs_of_one_name_are_told_of(alice: Messenger, caplog: pytest.LogCaptureFixture) -> None:
+    def told() -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+    with Messenger("bob", nameservers=False) as bob, Messenger("bob", nameservers=False) as other:
+        for place in (bob.address, other.address):
+            alice.connect(place)
+
+        eventually(told)
+        assert len(told()) == 1
+        assert "2 programs are called bob, each gets some of the messages" in told()[0]
+        assert bob.address in told()[0]
+        assert other.address in told()[0]
 
 
 def test_calls_after_the_stop_return_at_once(alice: Messenger) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
@@ -17,8 +16,9 @@ from posttroll.messenger.peer_finder import PeerFinder
 from posttroll.publisher import NoisyPublisher
 from posttroll.settings import config
 from posttroll.testing import memory_bus
-from tests.fixtures.network import Network
 from tests.fixtures.waiting import UNIT, eventually
+
+pytestmark = pytest.mark.usefixtures("bus")
 
 URI, OTHER_URI = "tcp://10.0.0.1:1", "tcp://10.0.0.1:2"
 PEER, OTHER_PEER = "tcp://10.0.0.1:11", "tcp://10.0.0.1:12"
@@ -44,14 +44,6 @@ class Link:
     @property
     def uris(self) -> list[str]:
         return [peer.uri for peer in self.peers]
-
-
-@pytest.fixture(autouse=True)
-def bus(monkeypatch: pytest.MonkeyPatch, network: Network) -> Iterator[None]:
-    """Discover within the process."""
-    monkeypatch.setattr(memory.backend, "bus", memory.Bus())
-    with config.set(backend="memory"):
-        yield
 
 
 @pytest.fixture

@@ -236,3 +236,11 @@ def test_messages_may_be_taken_past_the_queue(link: Link, target: Target) -> Non
 
     assert incoming.take().data["number"] == 5
     assert (len(incoming), incoming.take()) == (0, None)
+
+
+def test_of_an_empty_queue_the_next_message_of_the_target_is_given(link: Link, target: Target) -> None:
+    incoming: Any = Incoming(target, 0)
+    link.arrive(message(5))
+
+    assert incoming.pop().data["number"] == 5
+    assert incoming.pop() is None

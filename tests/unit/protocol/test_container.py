@@ -365,6 +365,37 @@ def test_the_queues_of_everybody_together_are_bounded(hall: Hall, monkeypatch: p
     assert len(hall.said(Attach)) == 150
 
 
+def test_each_sender_has_its_turn_however_many_queues_it_has(hall: Hall) -> None:
+    for place, count in ((EVE, 20), (ALICE, 1)):
+        hall.hear(place, offering(*(f"{place}/{number}" for number in range(count)), name=place, life=place))
+        for attach in hall.said(Attach, place):
+            session = (attach.receiver, attach.session, place)
+            hall.hear(
+                place, Attached(*session, attach.journal), *(Transfer(*session, one, one + 1) for one in range(5))
+            )
+
+    senders = [taken[1] for _ in range(10) if (taken := hall.container.take("messages"))]
+
+    assert senders == [EVE, ALICE] * 5
+
+
+def test_of_those_who_are_gone_the_first_makes_room_for_somebody_else(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(container_module, "_MOST_INBOUND", 3)
+    for name in ("ada", "eve", "ida"):
+        hall.hear(name, offering(f"of {name}", name=name, life=name))
+    hall.said(Attach)
+
+    for name in ("eve", "ada"):
+        hall.container.disconnected(name, hall.now)
+    hall.hear("eve", offering("of eve", name="eve", life="eve"))
+    hall.hear("zoe", offering("one", "two", name="zoe", life="zoe"))
+
+    assert sorted(attach.journal for attach in hall.said(Attach) if attach.journal != "of eve") in (["one"], ["two"])
+    assert "of ada" not in hall.container._inbound
+
+
 def test_of_too_many_who_come_in_the_rest_is_told_so(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(container_module, "_MOST_CONVERSATIONS", 1)
     hall.hear(ALICE, opening())
@@ -373,6 +404,7 @@ def test_of_too_many_who_come_in_the_rest_is_told_so(hall: Hall, monkeypatch: py
     hall.hear(EVE, opening("eve", "the life of eve"))
 
     assert hall.say() == [(EVE, (Close("bob talks to 1 already"), None))]
+    assert [event.reason for event in hall.events(Refused)] == ["bob talks to 1 already"]
 
 
 def test_a_flood_of_opens_is_answered_once(hall: Hall) -> None:
