@@ -312,7 +312,7 @@ SETTINGS: dict[str, Setting] = {
             2.0,
             "a number of seconds, 0 for none",
             _seconds,
-            "Seconds between ZeroMQ's own pings of a subscriber's connection.",
+            "Seconds between the probes of a subscriber's connection.",
         ),
         Setting(
             "connection_heartbeat_timeout",

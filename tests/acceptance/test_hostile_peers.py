@@ -163,30 +163,42 @@ def test_who_speaks_another_version_is_told_so(victim: Victim, stranger: Strange
     eventually(lambda: f"spoken here, not {version}" in victim.process.errors)
 
 
-def test_who_is_connected_to_and_speaks_another_version_is_told_so(site: Site, raw_peer: RawPeer) -> None:
-    router = raw_peer.socket(zmq.ROUTER, rcvtimeo=int(5000 * UNIT))
-    port = router.bind_to_random_port(f"tcp://{LOOPBACK}")
-    own = ["send_addressed.py", "sender", f"tcp://{LOOPBACK}:{port}", "1", str(site.directory / "sent")]
-    sender = site.program(*own, "--nameservers", "127.0.0.1:1")
+class Host:
+    """A socket that a program has connected to, as it has something to send there."""
 
-    guest, _ = router.recv_multipart()
-    router.send_multipart([guest, frames.encode([(Open("other", "life", VERSION + 1, 1), None)])])
+    def __init__(self, site: Site, router: zmq.Socket[bytes]) -> None:
+        self._router = router
+        self.address = f"tcp://{LOOPBACK}:{router.bind_to_random_port(f'tcp://{LOOPBACK}')}"
+        own = ["send_addressed.py", "sender", self.address, "1", str(site.directory / "sent")]
+        self.guest = site.program(*own, "--nameservers", "127.0.0.1:1")
+        self._guest_id, _ = router.recv_multipart()
+
+    def say(self, frame: frames.Frame | Open | Close) -> None:
+        """Say something to the guest."""
+        self._router.send_multipart([self._guest_id, frames.encode([(frame, None)])])
+
+    def hear(self) -> list[object]:
+        """Return the frames that the guest says next."""
+        return [frame for frame, _ in frames.decode_conversation(self._router.recv_multipart()[1])]
+
+
+@pytest.fixture
+def host(site: Site, raw_peer: RawPeer) -> Host:
+    return Host(site, raw_peer.socket(zmq.ROUTER, rcvtimeo=int(5000 * UNIT)))
+
+
+def test_who_is_connected_to_and_speaks_another_version_is_told_so(host: Host) -> None:
+    host.say(Open("other", "life", VERSION + 1, 1))
 
     reason = f"version {VERSION} of the protocol is spoken here, not {VERSION + 1}"
-    eventually(lambda: Close(reason) in [frame for frame, _ in frames.decode_conversation(router.recv_multipart()[1])])
-    eventually(lambda: f"tcp://{LOOPBACK}:{port} do not talk: version" in sender.errors)
+    eventually(lambda: Close(reason) in host.hear())
+    eventually(lambda: f"{host.address} do not talk: version" in host.guest.errors)
 
 
-def test_who_refuses_to_talk_is_not_talked_to_and_that_is_logged(site: Site, raw_peer: RawPeer) -> None:
-    router = raw_peer.socket(zmq.ROUTER, rcvtimeo=int(5000 * UNIT))
-    port = router.bind_to_random_port(f"tcp://{LOOPBACK}")
-    own = ["send_addressed.py", "sender", f"tcp://{LOOPBACK}:{port}", "1", str(site.directory / "sent")]
-    sender = site.program(*own, "--nameservers", "127.0.0.1:1")
+def test_who_refuses_to_talk_is_not_talked_to_and_that_is_logged(host: Host) -> None:
+    host.say(Close("version 7 is spoken here"))
 
-    guest, _ = router.recv_multipart()
-    router.send_multipart([guest, frames.encode([(Close("version 7 is spoken here"), None)])])
-
-    eventually(lambda: "do not talk: version 7 is spoken here" in sender.errors)
+    eventually(lambda: "do not talk: version 7 is spoken here" in host.guest.errors)
 
 
 def test_nothing_is_taken_from_who_has_not_said_who_it_is(victim: Victim, stranger: Stranger) -> None:

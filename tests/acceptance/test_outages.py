@@ -1,111 +1,42 @@
-"""Connections that die without a sign of it, peers that hang, and applications that are busy elsewhere."""
+"""Peers that hang, end or are killed, queues that are full, and applications that are busy elsewhere."""
 
 from __future__ import annotations
 
-import selectors
 import signal
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import closing
 
 import pytest
 
-from tests.acceptance.processes import Site
+from tests.acceptance.processes import Process, Site
 from tests.fixtures.waiting import UNIT, eventually
 
 PINGS = {"connection_heartbeat_interval": 0.3, "connection_heartbeat_timeout": 1.0}
 
 
-class Relay:
-    """Passes bytes on between whoever connects and a port, until it is told to swallow them all."""
-
-    def __init__(self, port: int) -> None:
-        self._target = ("127.0.0.1", port)
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._server.getsockname()[1])
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._server, selectors.EVENT_READ)
-        self._swallowing: set[socket.socket] = set()
-        self._peers: dict[socket.socket, socket.socket] = {}
-        self.connections = 0
-        self._running = True
-
-    def run(self) -> None:
-        """Pass on until the end."""
-        while self._running:
-            for key, _ in self._selector.select(0.05):
-                with suppress(OSError):
-                    self._connect() if key.fileobj is self._server else self._pass_on(key.fileobj)  # type: ignore[arg-type]
-
-    def swallow(self) -> None:
-        """Let the connections of now stay open and lead nowhere."""
-        self._swallowing = set(self._peers)
-
-    def stop(self) -> None:
-        """End."""
-        self._running = False
-
-    def close(self) -> None:
-        """Close all connections."""
-        for end in [self._server, *self._peers]:
-            end.close()
-        self._selector.close()
-
-    def _connect(self) -> None:
-        client, _ = self._server.accept()
-        server = socket.create_connection(self._target)
-        self._peers |= {client: server, server: client}
-        self.connections += 1
-        for end in (client, server):
-            self._selector.register(end, selectors.EVENT_READ)
-
-    def _pass_on(self, end: socket.socket) -> None:
-        data = end.recv(65536)
-        if not data:
-            self._selector.unregister(end)
-        elif end not in self._swallowing:
-            self._peers[end].sendall(data)
+ENDINGS: dict[str, Callable[[Process], object]] = {
+    "is killed": Process.kill,
+    "ends": lambda publisher: publisher.tell(""),
+    "goes on": lambda _: None,
+}
 
 
-@contextmanager
-def relaying(port: int) -> Iterator[Relay]:
-    """Run a relay to a port."""
-    relay = Relay(port)
-    thread = threading.Thread(target=relay.run)
-    thread.start()
-    try:
-        yield relay
-    finally:
-        relay.stop()
-        thread.join()
-        relay.close()
+@pytest.mark.parametrize("end", ENDINGS.values(), ids=ENDINGS)
+def test_a_subscriber_whose_queue_is_full_takes_up_what_is_in_it_after_its_publisher(
+    site: Site, end: Callable[[Process], object]
+) -> None:
+    publisher = site.publisher("slow", "--period", "0.001")
+    address = f"tcp://127.0.0.1:{publisher.expect_ready()[0]}"
+    own = ["--nameserver", "none", "--addresses", address, "--handle", "0.5"]
+    subscriber = site.subscriber(*own, receive_high_water_mark=10, **PINGS)
+    first = int(subscriber.expect_word("slow")[0])
+    subscriber.expect_silence(0.3)
 
+    end(publisher)
 
-@pytest.fixture
-def published(site: Site) -> int:
-    """Run a publisher that counts as ``counted``; give its port."""
-    return int(site.publisher("counted").expect_ready()[0])
-
-
-def test_a_subscriber_notices_a_dead_connection_and_makes_another(site: Site, published: int) -> None:
-    with relaying(published) as relay:
-        address = f"tcp://127.0.0.1:{relay.port}"
-        subscriber = site.subscriber("--nameserver", "none", "--addresses", address, **PINGS)
-        last = int(subscriber.expect_word("counted")[0])
-
-        relay.swallow()
-
-        gap = _await_gap(last, lambda: int(subscriber.expect_word("counted")[0]))
-        assert relay.connections == 2
-        assert gap < (PINGS["connection_heartbeat_interval"] + PINGS["connection_heartbeat_timeout"] + 2 * UNIT) / 0.02
-
-
-def _await_gap(last: int, next_number: Callable[[], int]) -> int:
-    """Wait until numbers were left out, and return how many."""
-    while (number := next_number()) == last + 1:
-        last = number
-    return number - last
+    numbers = [int(subscriber.expect_word("slow")[0]) for _ in range(12)]
+    assert numbers == [*range(first + 1, first + 13)]
 
 
 def test_messages_flow_again_when_a_frozen_publisher_goes_on(site: Site) -> None:

@@ -21,6 +21,7 @@ from tests.fixtures.background import in_background
 from tests.fixtures.hostile import (
     LOOPBACK,
     ZMTP_GREETING,
+    Footprint,
     RawPeer,
     assert_delivery,
     assert_publishers_are_found,
@@ -30,6 +31,7 @@ from tests.fixtures.hostile import (
     no_leaks,
     subscriber_connection,
     warnings_in,
+    zmtp_connection,
     zmtp_frame,
 )
 from tests.fixtures.nameservers import running_nameserver
@@ -259,6 +261,48 @@ def test_the_nameserver_process_survives_all_of_it(network: Network, tmp_path: P
             assert_publishers_are_found(nameservers=NAMESERVERS)
 
         assert daemon.has_logged("unusable request from")
+
+
+PING = b"\x04\x07\x04PING\0\0"
+
+
+def test_who_asks_much_sends_pings_and_is_gone_does_not_take_the_nameserver_along(
+    network: Network, tmp_path: Path
+) -> None:
+    """libzmq ends the process if it has stopped reading from such a peer."""
+    question = zmtp_frame(b"", more=True) + zmtp_frame(GOOD) + PING
+    with nameserver_process(tmp_path, "--no-multicast") as daemon:
+        get_pub_address("", timeout=5 * UNIT)
+        for port in (network.nameserver, network.announcements):
+            for _ in range(3):
+                with zmtp_connection(port, b"DEALER") as stranger, suppress(OSError):
+                    stranger.sendall(question * 20_000)
+                    stranger.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+                get_pub_address("", timeout=5 * UNIT)
+
+        assert daemon.has_logged("come faster than they can be answered")
+
+
+@pytest.mark.parametrize("frame", [b"x" * 10, b"x" * 1000, b"x" * 100_000, GOOD], ids=["10", "1000", "100000", "good"])
+def test_a_flood_of_requests_fills_no_memory_and_others_are_answered(
+    network: Network, tmp_path: Path, frame: bytes
+) -> None:
+    def flood() -> None:
+        data = zmtp_frame(frame) * (2**18 // len(frame))
+        end = time.monotonic() + 3 * UNIT
+        while time.monotonic() < end:
+            with zmtp_connection(network.nameserver, b"DEALER") as stranger, suppress(OSError):
+                stranger.settimeout(0.1)
+                while time.monotonic() < end:
+                    stranger.sendall(data)
+
+    with nameserver_process(tmp_path, "--no-multicast") as daemon:
+        get_pub_address("", timeout=5 * UNIT)
+        with no_leaks(daemon.pid, memory=256 * 2**20), in_background(flood) as flooding:
+            while flooding.is_pending(0.01):
+                get_pub_address("", timeout=5 * UNIT)
+                assert Footprint.of(daemon.pid).memory < 512 * 2**20
 
 
 BAD_REPLIES = {

@@ -19,7 +19,7 @@ import zmq
 from posttroll.backends.zmq.context import close_at_exit
 from posttroll.backends.zmq.socket import Socket, check_process, translated_errors
 from posttroll.errors import TimedOut
-from posttroll.threads import Bell
+from posttroll.threads import Bell, is_held_here
 
 __all__ = ["Channel", "ReceivingChannel", "milliseconds_until"]
 
@@ -51,41 +51,12 @@ class _Order:
             raise self._error
 
 
-class _OwnedLock:
-    """A lock that knows which thread holds it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._owner: int | None = None
-
-    def acquire(self, blocking: bool = True) -> bool:
-        acquired = self._lock.acquire(blocking)
-        if acquired:
-            self._owner = threading.get_ident()
-        return acquired
-
-    def release(self) -> None:
-        self._owner = None
-        self._lock.release()
-
-    def is_mine(self) -> bool:
-        return self._owner == threading.get_ident()
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-        self._owner = threading.get_ident()
-
-    def __exit__(self, *error: object) -> None:
-        self._owner = None
-        self._lock.release()
-
-
 class Channel:
     """Sockets, the poller over them, and the lock and the bell that guard them."""
 
     def __init__(self) -> None:
         self._pid = os.getpid()
-        self._lock = _OwnedLock()
+        self._lock = threading.RLock()  # Ctrl-C cannot come before it is certain to be given back
         self._orders: deque[_Order] = deque()
         self._bell = Bell()
         self._poller = zmq.Poller()
@@ -121,11 +92,11 @@ class Channel:
         self._bell.ring()
         self._carry_out_orders()
         # A signal handler that interrupts the receiver cannot wait for it: it is obeyed when the handler returns.
-        if not self._lock.is_mine():
+        if not is_held_here(self._lock):
             order.wait()
 
     def _carry_out_orders(self) -> None:
-        while self._orders and self._lock.acquire(blocking=False):
+        while self._orders and not is_held_here(self._lock) and self._lock.acquire(blocking=False):
             try:
                 self._obey()
             finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -19,7 +20,7 @@ from posttroll.backends.base import Peer
 from posttroll.backends.zmq.socket import Socket, connect, open_client, receive_limit, translated_errors
 from posttroll.settings import read
 
-__all__ = ["Connection", "Monitor", "connection_options"]
+__all__ = ["Connection", "Monitor", "connection_options", "limited_connection_options"]
 
 _RENEW_AFTER = 1.0
 _LOST = (
@@ -33,8 +34,28 @@ _WATCHED = _LOST | _TRYING | zmq.Event.HANDSHAKE_SUCCEEDED
 _numbers = itertools.count(1)
 
 
+def limited_connection_options() -> dict[int, int]:
+    """Return the options of a lasting connection whose socket has a limit: bounded frames, and probes by TCP.
+
+    libzmq ends the whole process by an assertion if a ping is due, or an answer overdue, on a connection from which it
+    has stopped reading because of the limit.
+    """
+    interval = round(read("connection_heartbeat_interval")) or 1  # TCP counts in whole seconds
+    if not read("connection_heartbeat_interval") or read("tcp_keepalive") is not None:
+        return receive_limit()
+    patience = read("connection_heartbeat_timeout")
+    return {
+        zmq.TCP_KEEPALIVE: 1,
+        zmq.TCP_KEEPALIVE_IDLE: interval,
+        zmq.TCP_KEEPALIVE_INTVL: interval,
+        zmq.TCP_KEEPALIVE_CNT: max(1, math.ceil(patience / interval)),
+        zmq.TCP_MAXRT: int((interval + patience) * 1000),
+        **receive_limit(),
+    }
+
+
 def connection_options() -> dict[int, int]:
-    """Return the options of both ends of a lasting connection: bounded frames, and pings that notice a dead host."""
+    """Return the options of a lasting connection without one: bounded frames, and pings that notice a dead peer."""
     return {
         zmq.HEARTBEAT_IVL: int(read("connection_heartbeat_interval") * 1000),
         zmq.HEARTBEAT_TIMEOUT: int(read("connection_heartbeat_timeout") * 1000),

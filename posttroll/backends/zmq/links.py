@@ -15,6 +15,7 @@ from typing import Any
 import zmq
 
 from posttroll.backends.base import Arrival, Peer
+from posttroll.backends.zmq.backlog import Backlog, Limits, descriptor_of
 from posttroll.backends.zmq.connection import Connection, Monitor, connection_options
 from posttroll.backends.zmq.connections import ConnectingChannel
 from posttroll.backends.zmq.context import close_at_exit
@@ -25,8 +26,7 @@ from posttroll.settings import Ports
 __all__ = ["ZMQLinks"]
 
 _MOST_WAITING = 1000
-_LARGEST_BACKLOG = 128 * 2**20
-_MOST_READ = 5000
+_LIMITS = Limits(_MOST_WAITING, largest=128 * 2**20, largest_together=512 * 2**20)
 # What a bundle may hold beside the largest message: others, and what is said of them.
 _LARGEST_HEAD = 4 * 2**20
 _AT_ONCE = int(zmq.DONTWAIT)  # as an operation on enumerations takes longer than one on a socket
@@ -48,6 +48,7 @@ class ZMQLinks(ConnectingChannel[Arrival]):
         super().__init__()
         close_at_exit(self, publishes=True)
         self._keys: dict[Peer, str] = {}
+        self._backlogs: dict[Peer, Backlog[Arrival]] = {}
         self._server: _Server | None = None
         self._server_is_awake = False
         self.address = ""
@@ -75,6 +76,7 @@ class ZMQLinks(ConnectingChannel[Arrival]):
             connection = Connection(peer, zmq.DEALER, {zmq.IMMEDIATE: 1, **_options()})
             is_secure = connection.socket.get(zmq.MECHANISM) == zmq.CURVE
             self._keys[peer] = strategy(peer.backend).server_key().decode() if is_secure else ""
+            self._backlogs[peer] = Backlog(peer.uri, _LIMITS)
             self._add(connection)
 
     def disconnect(self, peer: Peer) -> None:
@@ -84,7 +86,7 @@ class ZMQLinks(ConnectingChannel[Arrival]):
     def _disconnect(self, peer: Peer) -> None:
         if peer in self._connections:
             self._drop(self._connections[peer])
-            del self._keys[peer]
+            del self._keys[peer], self._backlogs[peer]
 
     def receive(self, timeout: float | None) -> Arrival | None:
         """Return the next arrival; None after `timeout` seconds (None: wait for ever), when woken and when closed."""
@@ -112,18 +114,22 @@ class ZMQLinks(ConnectingChannel[Arrival]):
             connection = self._connections.get(peer)
             if connection is None or connection.was_cut:
                 return False
-            _send(connection.socket, bundle, _AT_ONCE)
-            if _is_readable(connection.socket):
-                self._awake.add(connection)
-                self._bell.ring()
+            try:
+                _send(connection.socket, bundle, _AT_ONCE)
+            finally:  # as what fails may take the news of what came, too
+                if _is_readable(connection.socket):
+                    self._awake.add(connection)
+                    self._bell.ring()
             return True
         if self._server is None or not isinstance(peer, bytes) or peer not in self._server.present:
             return False
-        _send(self._server.socket, peer, _AT_ONCE_WITH_MORE)
-        _send(self._server.socket, bundle, _AT_ONCE)
-        if _is_readable(self._server.socket):
-            self._server_is_awake = True
-            self._bell.ring()
+        try:
+            _send(self._server.socket, peer, _AT_ONCE_WITH_MORE)
+            _send(self._server.socket, bundle, _AT_ONCE)
+        finally:
+            if _is_readable(self._server.socket):
+                self._server_is_awake = True
+                self._bell.ring()
         return True
 
     def _wait(self, poll: Callable[[int | None], list[tuple[Any, int]]], deadline: float | None) -> list[Any]:
@@ -136,13 +142,17 @@ class ZMQLinks(ConnectingChannel[Arrival]):
         return [] if self._closed else found
 
     def _drain(self, connection: Connection, most: int) -> bool:
-        socket, key = connection.socket, self._keys[connection.peer]
-        with contextlib.suppress(zmq.Again):
-            for _ in range(most):
-                if bundle := _bundle_in(socket, _receive_frame(socket)):
-                    self._ready.append(Arrival(connection.peer, bundle, key))
-            return not _is_readable(socket)
-        return True
+        socket, peer = connection.socket, connection.peer
+        backlog, key = self._backlogs[peer], self._keys[peer]
+
+        def read_one() -> None:
+            frame = _receive_frame(socket)
+            bundle = _bundle_in(socket, frame)
+            backlog.put_or_refuse(peer, Arrival(peer, bundle, key), len(bundle), frame)
+
+        is_all = backlog.fill(read_one)
+        self._ready.extend(backlog.take(most))
+        return is_all and not backlog
 
     def _tell(self, connection: Connection, changes: list[bool]) -> None:
         self._ready.extend(Arrival(connection.peer, connected=is_there) for is_there in changes)
@@ -169,24 +179,6 @@ class ZMQLinks(ConnectingChannel[Arrival]):
             self._server.close()
 
 
-class _Backlog(deque[Arrival]):
-    """What one guest has sent, as far as it is not taken yet."""
-
-    size = 0
-
-    def add(self, arrival: Arrival) -> None:
-        """Keep a bundle if there is room for it."""
-        if not self or (len(self) < _MOST_WAITING and self.size < _LARGEST_BACKLOG):
-            self.size += len(arrival.bundle)
-            self.append(arrival)
-
-    def take(self) -> Arrival:
-        """Return the first one."""
-        arrival = self.popleft()
-        self.size -= len(arrival.bundle)
-        return arrival
-
-
 class _Server:
     """The bound socket, and who came in.
 
@@ -198,7 +190,6 @@ class _Server:
         self.present: set[bytes] = set()
         """The routing ids of those who have sent something and were not cut since."""
         self._guests: dict[int, bytes | None] = {}  # the same by descriptor, None for who has not sent anything
-        self._waiting: dict[bytes, _Backlog] = {}  # by guest, in the order of their turns
         self._has_news = False
         with contextlib.ExitStack() as undo:
 
@@ -211,6 +202,7 @@ class _Server:
             undo.pop_all()
         self.socket = self._bound.socket
         self.address = self._bound.address
+        self._backlog: Backlog[Arrival] = Backlog(self.address, _LIMITS)
         self.descriptors = [int(self.socket.get(zmq.FD)), self._monitor.descriptor]
         self._is_secure = self.socket.get(zmq.MECHANISM) == zmq.CURVE
 
@@ -219,40 +211,21 @@ class _Server:
         self._has_news |= descriptor == self._monitor.descriptor
 
     def take(self, most: int, arrivals: deque[Arrival]) -> bool:
-        """Take so many bundles at most, in turn from each guest, and the news; return whether those were all.
-
-        What a guest sends faster than it is taken is dropped: libzmq would keep it without end.
-        """
-        is_all = self._read()
+        """Take so many bundles at most, in turn from each guest, and the news; return whether those were all."""
+        is_all = self._backlog.fill(self._read_one)
         if self._has_news:
             self._read_news()
-        for _ in range(most):
-            if not self._waiting:
-                break
-            guest = next(iter(self._waiting))
-            backlog = self._waiting.pop(guest)
-            arrivals.append(backlog.take())
-            if backlog:
-                self._waiting[guest] = backlog  # as the last one from here on
-        return is_all and not self._waiting
-
-    def _read(self) -> bool:
-        """Read what came; return whether that was all."""
-        try:
-            for _ in range(_MOST_READ):
-                self._read_one()
-        except zmq.Again:
-            return True
-        return False
+        arrivals.extend(self._backlog.take(most))
+        return is_all and not self._backlog
 
     def _read_one(self) -> None:
         guest = _receive(self.socket, _AT_ONCE)
         frame = _receive_frame(self.socket)
         key = str(frame.get("User-Id")) if self._is_secure else ""
-        if bundle := _bundle_in(self.socket, frame):
-            self._waiting.setdefault(guest, _Backlog()).add(Arrival(guest, bundle, key))
+        bundle = _bundle_in(self.socket, frame)
+        self._backlog.put_or_refuse(guest, Arrival(guest, bundle, key), len(bundle), frame)
         self.present.add(guest)
-        descriptor = _descriptor_of(frame)
+        descriptor = descriptor_of(frame)
         if descriptor is not None and self._guests.get(descriptor) != guest:
             self._meet(descriptor, guest)
 
@@ -274,7 +247,7 @@ class _Server:
         """Tell that a guest was cut, if it is one that has sent something."""
         if guest is not None:
             self.present.discard(guest)
-            self._waiting.setdefault(guest, _Backlog()).append(Arrival(guest))
+            self._backlog.put(guest, Arrival(guest))
 
     def close(self) -> None:
         """Close; what was sent goes on for a second at most."""
@@ -290,17 +263,7 @@ def _is_readable(socket: Socket) -> bool:
 def _options() -> dict[int, int]:
     options = connection_options()
     options[zmq.MAXMSGSIZE] += _LARGEST_HEAD
-    # libzmq ends the whole process by an assertion if it has stopped reading, as there is a limit, the peer goes, and
-    # then a ping is due or among what was read: there must not be a limit.
     return {zmq.SNDHWM: _MOST_WAITING, zmq.RCVHWM: 0, **options}
-
-
-def _descriptor_of(frame: zmq.Frame) -> int | None:
-    """Return the descriptor that a frame came by; None within the process."""
-    try:
-        return int(frame.get(zmq.SRCFD))
-    except zmq.ZMQError:
-        return None
 
 
 def _receive_frame(socket: Socket) -> zmq.Frame:

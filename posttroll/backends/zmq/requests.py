@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,15 +13,25 @@ from typing import NamedTuple
 import zmq
 
 from posttroll.backends.base import Peer, Question
+from posttroll.backends.zmq.backlog import Backlog, Limits, source_of
 from posttroll.backends.zmq.channel import Channel, ReceivingChannel
 from posttroll.backends.zmq.socket import ServerSocket, Socket, check_process, connect_client, translated_errors
+from posttroll.protocol.drops import Drops
 
 __all__ = ["ZMQReplies", "ZMQRequests"]
+
+logger = logging.getLogger(__name__)
 
 _PATIENCE = 5.0
 _PATIENCE_TO_CONNECT = 1.5
 _MAX_REQUEST_SIZE = 16 * 2**20
 _MAX_REPLY_SIZE = 256 * 2**20
+_LIMITS = Limits(most=1000, largest=_MAX_REQUEST_SIZE, largest_together=4 * _MAX_REQUEST_SIZE)
+_COST_OF_FRAME = 300
+_ANSWERING: dict[int, int] = {zmq.MAXMSGSIZE: _MAX_REQUEST_SIZE, zmq.RCVHWM: 0}
+_AT_ONCE = int(zmq.DONTWAIT)
+
+_receive = zmq.backend.Socket.recv  # without what zmq.Socket.recv does before and after
 
 
 @dataclass
@@ -119,40 +130,74 @@ class _Envelope(NamedTuple):
     frames: list[bytes]
 
 
+class _Door:
+    """One bound socket, and what was read from it."""
+
+    def __init__(self, peer: Peer) -> None:
+        self.server = ServerSocket(zmq.ROUTER, peer.uri, peer.backend, options=_ANSWERING)
+        self.socket = self.server.socket
+        self.backlog: Backlog[Question] = Backlog(self.server.address, _LIMITS)
+        self._drops = Drops()
+        self._refused: zmq.Frame | None = None
+
+    def read(self) -> None:
+        """Read what came."""
+        self.backlog.fill(self._read_one)
+        self._tell_refused()
+
+    def _read_one(self) -> None:
+        guest = _receive(self.socket, _AT_ONCE)
+        frame = _receive(self.socket, _AT_ONCE, copy=False)
+        rest = [frame]
+        while rest[-1].more:
+            rest.append(_receive(self.socket, _AT_ONCE, copy=False))
+        if self.backlog.has_room(guest):
+            self._keep(guest, [part.bytes for part in rest], source_of(frame))
+        else:
+            self.backlog.refuse(guest, frame)
+            self._refused = frame
+
+    def _keep(self, guest: bytes, rest: list[bytes], source: str) -> None:
+        split = rest.index(b"") + 1 if b"" in rest[:-1] else 0
+        body = rest[split:]
+        envelope = _Envelope(self.socket, [guest, *rest[:split]])
+        question = Question(body[0] if len(body) == 1 else None, source, envelope)
+        self.backlog.put(guest, question, sum(map(len, rest)) + _COST_OF_FRAME * len(rest))
+
+    def _tell_refused(self) -> None:
+        if self._refused is not None and self._drops.add("too many requests", time.monotonic()):
+            source = source_of(self._refused) or "unknown host"
+            logger.warning("requests from %s come faster than they can be answered, and are dropped", source)
+        self._refused = None
+
+
 class ZMQReplies(ReceivingChannel[Question]):
     """Answers on one or several addresses."""
 
     def __init__(self, bindings: Sequence[Peer]) -> None:
         super().__init__()
-        self._servers: list[ServerSocket] = []
+        self._doors: dict[Socket, _Door] = {}
         try:
             for peer in bindings:
-                server = ServerSocket(zmq.ROUTER, peer.uri, peer.backend, options={zmq.MAXMSGSIZE: _MAX_REQUEST_SIZE})
-                self._servers.append(server)
-                self._poller.register(server.socket, zmq.POLLIN)
+                door = _Door(peer)
+                self._doors[door.socket] = door
+                self._poller.register(door.socket, zmq.POLLIN)
         except BaseException:
             self.close()
             raise
-        self.addresses = [server.address for server in self._servers]
+        self.addresses = [door.server.address for door in self._doors.values()]
 
     def receive(self, timeout: float | None) -> Question | None:
         """Return the next request; None after `timeout` seconds without one (None: wait for ever), and when closed."""
         return self._receive(timeout)
 
     def _gather(self, deadline: float | None) -> None:
-        for socket in self._poll(deadline):
-            self._take_one(socket)
-
-    def _take_one(self, socket: Socket) -> None:
-        """Take one request of each socket in turn, so that no port is starved by another."""
-        with contextlib.suppress(zmq.Again):
-            frames = socket.recv_multipart(zmq.DONTWAIT, copy=False)
-            source = _source(frames[-1])
-            identity, *rest = (frame.bytes for frame in frames)
-            split = rest.index(b"") + 1 if b"" in rest[:-1] else 0
-            body = rest[split:]
-            envelope = _Envelope(socket, [identity, *rest[:split]])
-            self._ready.append(Question(body[0] if len(body) == 1 else None, source, envelope))
+        """Have one request of each socket ready, so that no port is starved by another."""
+        backlogs = [door.backlog for door in self._doors.values()]
+        for socket in self._poll(0.0 if any(backlogs) else deadline):
+            self._doors[socket].read()
+        for backlog in backlogs:
+            self._ready.extend(backlog.take(1))
 
     def reply(self, question: Question, frame: bytes) -> None:
         """Answer; a peer that is gone or does not read is left without."""
@@ -171,22 +216,15 @@ class ZMQReplies(ReceivingChannel[Question]):
 
     def _unbind(self) -> None:
         with translated_errors("stop listening"):
-            for server in self._servers:  # who came in by an address is disconnected with it
-                server.socket.unbind(server.socket.getsockopt_string(zmq.LAST_ENDPOINT))
+            for socket in self._doors:  # who came in by an address is disconnected with it
+                socket.unbind(socket.getsockopt_string(zmq.LAST_ENDPOINT))
 
     def _bind(self) -> None:
         with translated_errors("listen again"):
-            for server in self._servers:
-                server.socket.bind(server.address)
+            for door in self._doors.values():
+                door.socket.bind(door.server.address)
 
     def _close_sockets(self) -> None:
-        for server in self._servers:
-            self._poller.unregister(server.socket)
-            server.close()
-
-
-def _source(frame: zmq.Frame) -> str:
-    try:
-        return str(frame.get("Peer-Address"))
-    except zmq.ZMQError:
-        return ""
+        for door in self._doors.values():
+            self._poller.unregister(door.socket)
+            door.server.close()

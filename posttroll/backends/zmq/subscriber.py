@@ -9,7 +9,7 @@ import zmq
 
 from posttroll.backends.base import Batch, Peer, Received
 from posttroll.backends.zmq import keeper
-from posttroll.backends.zmq.connection import Connection, connection_options
+from posttroll.backends.zmq.connection import Connection, limited_connection_options
 from posttroll.backends.zmq.connections import ConnectingChannel
 from posttroll.backends.zmq.socket import Socket
 from posttroll.settings import read
@@ -140,4 +140,4 @@ class ZMQSubscriber(ConnectingChannel[Batch]):
 
 def _options() -> dict[int, int]:
     """Return the options of a subscribing socket."""
-    return {zmq.LINGER: 0, zmq.RCVHWM: read("receive_high_water_mark"), **connection_options()}
+    return {zmq.LINGER: 0, zmq.RCVHWM: read("receive_high_water_mark"), **limited_connection_options()}

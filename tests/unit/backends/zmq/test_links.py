@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import resource
+import select
 import signal
 from collections.abc import Iterator
 from contextlib import closing
@@ -147,3 +148,23 @@ def test_another_thread_may_connect_while_one_waits(server: ZMQLinks) -> None:
         client.connect(peer_of(server))
 
         assert waiting.result() == Arrival(peer_of(server), connected=True)
+
+
+def test_who_takes_nothing_does_not_make_the_server_deaf_to_the_others(server: ZMQLinks, raw_peer: RawPeer) -> None:
+    full, other = raw_peer.socket(zmq.DEALER, rcvhwm=1, routing_id=b"full"), raw_peer.socket(zmq.DEALER)
+    for dealer in (full, other):
+        dealer.connect(server.address)
+        dealer.send(b"hello")
+        assert server.receive(5 * UNIT) is not None
+    eventually(lambda: sum(server.send(b"full", bytes(10_000)) for _ in range(200)) == 0)
+    assert server.receive(0) is None
+
+    for _ in range(10):
+        other.send(b"news")
+        assert select.select([server._server.socket.get(zmq.FD)], [], [], 5 * UNIT)[0]  # type: ignore[union-attr]
+        assert not server.send(b"full", b"bundle")
+
+        arrival = server.receive(2 * UNIT)
+
+        assert arrival is not None
+        assert server.receive(0) is None

@@ -87,9 +87,30 @@ def test_the_sockets_have_the_options_of_the_settings(publisher: ZMQPublisher, s
         connect(subscriber, publisher)
 
     socket = subscriber.addr_sub[publisher.address]
-    options = (zmq.TCP_KEEPALIVE, zmq.TCP_KEEPALIVE_CNT, zmq.RCVHWM, zmq.HEARTBEAT_IVL, zmq.HEARTBEAT_TIMEOUT)
-    assert [socket.get(option) for option in options] == [1, 4, 9, 1500, 4000]
-    assert socket.get(zmq.MAXMSGSIZE) == 4096
+    options = (zmq.TCP_KEEPALIVE, zmq.TCP_KEEPALIVE_CNT, zmq.RCVHWM, zmq.MAXMSGSIZE, zmq.TCP_MAXRT)
+    assert [socket.get(option) for option in options] == [1, 4, 9, 4096, 0]
+
+
+@pytest.mark.parametrize(
+    ("interval", "timeout", "expected"),
+    [
+        (2.0, 6.0, [1, 2, 2, 3, 8000]),
+        (0.3, 1.0, [1, 1, 1, 1, 2000]),
+        (10.0, 1.0, [1, 10, 10, 1, 11000]),
+        (0.0, 6.0, [-1, -1, -1, -1, 0]),
+    ],
+)
+def test_connections_are_probed_by_tcp_and_not_by_zeromq(
+    publisher: ZMQPublisher, subscriber: ZMQSubscriber, interval: float, timeout: float, expected: list[int]
+) -> None:
+    """ZeroMQ's own pings end the process if the queue is full and the publisher is gone."""
+    with config.set(connection_heartbeat_interval=interval, connection_heartbeat_timeout=timeout):
+        connect(subscriber, publisher)
+
+    socket = subscriber.addr_sub[publisher.address]
+    probes = (zmq.TCP_KEEPALIVE, zmq.TCP_KEEPALIVE_IDLE, zmq.TCP_KEEPALIVE_INTVL, zmq.TCP_KEEPALIVE_CNT, zmq.TCP_MAXRT)
+    assert [socket.get(option) for option in probes] == expected
+    assert socket.get(zmq.HEARTBEAT_IVL) == 0
 
 
 def test_a_frame_far_too_long_is_not_received(publisher: ZMQPublisher, subscriber: ZMQSubscriber) -> None:
