@@ -53,7 +53,7 @@ messenger = Messenger(
 with messenger, RpcServer(messenger) as server:
     server.register(Office(), "office")
     office = RpcClient(messenger).proxy(options.peer, "office")
-    print("ready", messenger.address, flush=True)
+    print(f"ready {messenger.address}\n", end="", flush=True)
     for line in sys.stdin:
         request = json.loads(line)
         arguments = (request["method"], request.get("arguments", ()), request.get("options", {}))

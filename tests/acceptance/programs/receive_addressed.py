@@ -42,26 +42,26 @@ def handle(message):
     """Note a message."""
     number, delivery = message.data["number"], message.delivery
     if number == options.hold:
-        print("holding", number, flush=True)
+        print(f"holding {number}\n", end="", flush=True)
         sys.stdin.readline()
     of_delivery = f"{delivery.sequence} {number} {int(delivery.redelivered)} {delivery.count}"
     record.write(f"{of_delivery} {message.data['life']} {options.life}\n")
     who = f"from {message.properties.source} {delivery.key}"
     if who not in told:
         told.add(who)
-        print(who, flush=True)
+        print(f"{who}\n", end="", flush=True)
 
 
 @messenger.on_connect
 def tell_presence(peer):
     """Tell who is there."""
-    print("connected", peer.name, peer.key, flush=True)
+    print(f"connected {peer.name} {peer.key}\n", end="", flush=True)
 
 
 @messenger.on_disconnect
 def tell_absence(peer, reason):
     """Tell who has gone."""
-    print("disconnected", peer.name, reason, flush=True)
+    print(f"disconnected {peer.name} {reason}\n", end="", flush=True)
 
 
 told = set()
@@ -70,5 +70,5 @@ with open(options.record, "a", buffering=1) as record, messenger:
         messenger.connect(options.connect)
     if options.greet:
         messenger.put(options.greet, Message("/numbered", "info", {"number": 0, "life": options.life}))
-    print("ready", messenger.address, flush=True)
+    print(f"ready {messenger.address}\n", end="", flush=True)
     messenger.run()

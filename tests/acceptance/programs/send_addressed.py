@@ -46,24 +46,24 @@ messenger = Messenger(
 @messenger.on_connect
 def tell_presence(peer):
     """Tell who is there."""
-    print("connected", peer.name, peer.key, flush=True)
+    print(f"connected {peer.name} {peer.key}\n", end="", flush=True)
 
 
 @messenger.on_disconnect
 def tell_absence(peer, reason):
     """Tell who has gone."""
-    print("disconnected", peer.name, reason, flush=True)
+    print(f"disconnected {peer.name} {reason}\n", end="", flush=True)
 
 
 @messenger.on_drop
 def tell_drop(tracker, reason):
     """Tell what was in vain."""
-    print("dropped", tracker.id, reason, flush=True)
+    print(f"dropped {tracker.id} {reason}\n", end="", flush=True)
 
 
 first = int((last_line(options.record) or ["0"])[0]) + 1
 with messenger, options.record.open("a", buffering=1) as record:
-    print("ready", messenger.address, flush=True)
+    print(f"ready {messenger.address}\n", end="", flush=True)
     if options.publish:
         messenger.publisher.wait_for_subscriber("/numbered", 20)
     for number in range(first, options.count + 1):

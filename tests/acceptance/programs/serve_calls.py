@@ -94,5 +94,5 @@ with (
 ):
     client = RpcClient(messenger)
     server.register(Office(), "office")
-    print("ready", messenger.address, flush=True)
+    print(f"ready {messenger.address}\n", end="", flush=True)
     messenger.run()

@@ -42,7 +42,7 @@ class Worker(Component):
 
 
 def say(*words: object) -> None:
-    print(*words, flush=True)
+    print(f"{' '.join(map(str, words))}\n", end="", flush=True)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,14 @@ from posttroll.components.component import Component
 from posttroll.errors import NotStarted
 from posttroll.message import Message
 from posttroll.messenger import Messenger
-from posttroll.testing import memory_bus, patched_publisher
+from posttroll.settings import config
+from posttroll.testing import patched_publisher
 
 
 def test_a_component_publishes_by_its_messenger() -> None:
     component = Component()
 
-    with memory_bus(), patched_publisher() as sent, Messenger("worker", broadcast_interval=0) as messenger:
+    with config.set(backend="memory"), patched_publisher() as sent, Messenger("worker", nameservers=False) as messenger:
         component.messenger = messenger
         component.publish(Message("/2a", "file", 5))
 
