@@ -53,7 +53,7 @@ MEASUREMENT = Measurement(
     measure=measure,
     goals=(
         *(Goal(way, over=who.RABBITMQ, at_least=1) for way in (_TRANSIENT, _PERSISTENT)),
-        Goal(_PERSISTENT, over=who.RABBITMQ, at_least=1, contender=who.SYNCED),
+        Goal(_PERSISTENT, over=who.RABBITMQ, at_least=1, contender=who.SYNCED, slack=15),
     ),
     explanation=(
         "Messages of 1 KB a second to one receiver that accepts each, from the first that is sent to the last that "
