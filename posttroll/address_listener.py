@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import resource
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from posttroll.errors import PosttrollError, TimedOut
+from posttroll.errors import PosttrollError, TimedOut, TransportError
 from posttroll.lookup import NameserverClient, open_feed
 from posttroll.message import Message
 from posttroll.protocol.delivery import Delivery
+from posttroll.settings import read
 from posttroll.threads import Worker
 
-__all__ = ["AddressListener"]
+__all__ = ["AddressListener", "check_room", "is_lack_of_room"]
 
 logger = logging.getLogger(__name__)
 
+_NO_ROOM = (errno.EMFILE, errno.ENFILE)
+_SHARE_OF_DESCRIPTORS = 3
 _LOOK_UP_TIMEOUT = 1.0
 _RETRY_AFTER = 1.0
 _LOOK_AGAIN_AFTER = 2.0
@@ -159,3 +164,17 @@ class AddressListener:
                 logger.info("nameserver %s answers again", places)
             else:
                 logger.warning("nameserver %s does not answer, will ask again", places)
+
+
+def check_room(count: int, are: str) -> None:
+    """Raise `TransportError` if so many are as many as one may be connected to; `are` says what they are."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = min(read("max_connections"), descriptors // _SHARE_OF_DESCRIPTORS)
+    if count >= limit:
+        reason = f"{limit} {are} (setting max_connections; limit of open files {descriptors})"
+        raise TransportError(errno.EMFILE, reason)
+
+
+def is_lack_of_room(error: Exception) -> bool:
+    """Return whether an error says that there is no room for a connection now."""
+    return getattr(error, "errno", None) in _NO_ROOM

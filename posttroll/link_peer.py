@@ -18,7 +18,7 @@ from posttroll.backends.base import Arrival, LinkChannel, Peer
 from posttroll.errors import ConfigurationError, JournalError, RemoteProtocolError
 from posttroll.forks import check_process, is_this_process
 from posttroll.journal.opening import file_name, journal_opener
-from posttroll.links import arrivals, by_peer
+from posttroll.links import arrivals, by_peer, take_turns
 from posttroll.protocol import frames
 from posttroll.protocol.container import (
     Arrived,
@@ -44,7 +44,6 @@ __all__ = ["LinkPeer", "Listener"]
 
 logger = logging.getLogger(__name__)
 
-_PAUSE_AFTER_TROUBLE = 1.0
 # What is put faster than this is left to the thread, which sends it together.
 _QUICK_SUCCESSION = 0.0002
 _FAREWELL_TIMEOUT = 0.1
@@ -92,7 +91,6 @@ class LinkPeer:
         """How many messages there were to be sent at the start."""
         self._name = name
         self._channel = channel
-        self._listener = listener
         self._directory = directory
         self._drops = Drops()
         self._lock = threading.RLock()  # a signal handler may stop what it interrupts
@@ -289,13 +287,7 @@ class LinkPeer:
 
     def _run(self, worker: Worker) -> None:
         try:
-            while not worker.stopping and not self._channel.closed:
-                try:
-                    self._turn()
-                except Exception:
-                    if not self._channel.closed and self._drops.add("trouble", time.monotonic()):
-                        logger.exception("messenger %s has trouble, will try again", self._name)
-                    worker.wait(_PAUSE_AFTER_TROUBLE)
+            take_turns(worker, self._channel, self._turn, self._drops, f"messenger {self._name} has trouble")
             with self._lock:
                 farewell = self._container.close(time.monotonic())
                 self._send(farewell)

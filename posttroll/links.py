@@ -29,7 +29,7 @@ from posttroll.protocol.node import Node
 from posttroll.protocol.source import Source
 from posttroll.threads import Worker, is_held_here
 
-__all__ = ["LinkClient", "LinkServer", "arrivals", "by_peer"]
+__all__ = ["LinkClient", "LinkServer", "arrivals", "by_peer", "take_turns"]
 
 logger = logging.getLogger(__name__)
 
@@ -328,13 +328,8 @@ class LinkClient:
             self._channel.close()
 
     def _serve(self, worker: Worker) -> None:
-        while not worker.stopping and not self._channel.closed:
-            try:
-                self._turn()
-            except Exception:
-                if not self._channel.closed and self._drops.add("trouble", time.monotonic()):
-                    logger.exception("consumer %s has trouble with its links, will try again", self._consumer)
-                worker.wait(_PAUSE_AFTER_TROUBLE)
+        trouble = f"consumer {self._consumer} has trouble with its links"
+        take_turns(worker, self._channel, self._turn, self._drops, trouble)
         with self._lock:
             for attachment in self._attachments.values():
                 attachment.receiver.detach()
@@ -426,6 +421,17 @@ class LinkClient:
                 del self._by_peer[peer]
                 self._channel.disconnect(peer)
         return bool(ended)
+
+
+def take_turns(worker: Worker, channel: LinkChannel, turn: Callable[[], None], drops: Drops, trouble: str) -> None:
+    """Do one turn after another until the end; if one fails, tell of the trouble, now and then, and pause."""
+    while not worker.stopping and not channel.closed:
+        try:
+            turn()
+        except Exception:
+            if not channel.closed and drops.add("trouble", time.monotonic()):
+                logger.exception("%s, will try again", trouble)
+            worker.wait(_PAUSE_AFTER_TROUBLE)
 
 
 def arrivals(channel: LinkChannel, deadline: float | None) -> Iterator[Arrival]:

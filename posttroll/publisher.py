@@ -15,6 +15,7 @@ from posttroll.backends.registry import configured_backend
 from posttroll.errors import ConfigurationError, EncodeError, MissingSetting, NotStarted
 from posttroll.message import Message
 from posttroll.message_broadcaster import AddressServiceBroadcaster, sendaddressservice
+from posttroll.protocol.addresses import with_port_of
 from posttroll.protocol.drops import Drops
 from posttroll.protocol.topics import as_prefix
 from posttroll.settings import Ports, read
@@ -337,8 +338,7 @@ class NoisyPublisher:
         """Return what the announcement of an address says of the journal and where it is served."""
         if self.journal is None or self.link_address is None:
             return {}
-        _, _, port = self.link_address.rpartition(":")
-        return {"link": f"{address.rpartition(':')[0]}:{port}", "journal": self.journal.identity}
+        return {"link": with_port_of(address, self.link_address), "journal": self.journal.identity}
 
     @property
     def port_number(self) -> int | None:

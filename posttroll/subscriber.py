@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-import errno
 import functools
 import itertools
 import logging
-import resource
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -15,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from posttroll.address_listener import AddressListener as _AddressListener
+from posttroll.address_listener import check_room, is_lack_of_room
 from posttroll.backends.base import Batch, Peer
 from posttroll.backends.registry import configured_backend, find_backend
 from posttroll.errors import ConfigurationError, TransportError
@@ -49,8 +48,6 @@ Acknowledge = Literal["auto", "manual"]
 
 _LEAVING_SILENCE = 1.0
 _NO_MORE: Any = object()
-_NO_ROOM = (errno.EMFILE, errno.ENFILE)
-_SHARE_OF_DESCRIPTORS = 3
 _DURABLE_IN_TURN = 50
 _OPTIONS = ("message_filter", "durable", "start_at", "acknowledge")
 _NAMESERVER_ONLY = ("nameserver", "port", "services", "addr_listener", "timeout")
@@ -406,12 +403,12 @@ class Subscriber:
             item = _as_dict(entry, self._backend.name)
             self._check_discovered(item)
             if item["URI"] not in self._addresses:
-                self._check_room()
+                check_room(len(self._addresses), "connections are open")
             self.add(item)
         except (ConfigurationError, TransportError, KeyError, TypeError, ValueError, NotImplementedError) as error:
             if self._delivery.drops.add("address refused", time.monotonic()):
                 logger.warning("address from the nameserver refused: %.200s: %.200s", entry, error)
-            return getattr(error, "errno", None) not in _NO_ROOM
+            return not is_lack_of_room(error)
         return True
 
     def _check_discovered(self, item: Mapping[str, Any]) -> None:
@@ -420,13 +417,6 @@ class Subscriber:
             raise ConfigurationError(f"it writes messages of version {version!r}, newer than {CURRENT_MESSAGE_VERSION}")
         if find_backend(item["backend"]).strength < self._backend.strength:
             raise ConfigurationError(f"backend {item['backend']} is weaker than the configured {self._backend.name}")
-
-    def _check_room(self) -> None:
-        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        limit = min(read("max_connections"), descriptors // _SHARE_OF_DESCRIPTORS)
-        if len(self._addresses) >= limit:
-            reason = f"{limit} connections are open (setting max_connections; limit of open files {descriptors})"
-            raise TransportError(errno.EMFILE, reason)
 
 
 class NSSubscriber:

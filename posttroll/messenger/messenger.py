@@ -37,6 +37,7 @@ from posttroll.messenger.peer_finder import PeerFinder
 from posttroll.messenger.targets import Incoming, Target
 from posttroll.messenger.trackers import Outgoing, Tracker
 from posttroll.news import News
+from posttroll.protocol.addresses import with_port_of
 from posttroll.protocol.addressing import Addressing, checked_name, peer_at, without_credentials
 from posttroll.protocol.conversation import PeerInfo
 from posttroll.protocol.drops import Drops
@@ -227,7 +228,7 @@ class Messenger:
         )
 
     def _announced_with(self, address: str) -> dict[str, str]:
-        return {"peer": _at_host(address, self._started_link().address)}
+        return {"peer": with_port_of(address, self._started_link().address)}
 
     def start(self) -> Self:
         """Listen, connect and be found; nothing is left running if that fails: `BindFailed`, `JournalError`."""
@@ -307,7 +308,7 @@ class Messenger:
     def address(self) -> str:
         """Where others can connect to it, "" if it is not started or does not listen."""
         bound = "" if (link := self._link) is None else link.address
-        return bound and _at_host(f"tcp://{read('advertised_host') or get_own_ip()}:0", bound)
+        return bound and with_port_of(f"tcp://{read('advertised_host') or get_own_ip()}:0", bound)
 
     @property
     def peers(self) -> dict[str, PeerInfo]:
@@ -627,11 +628,6 @@ def _check_limits(
 
 def _begins(prefix: str, subject: str) -> bool:
     return subject.startswith(prefix)
-
-
-def _at_host(address: str, bound: str) -> str:
-    """Return an address that has the host of one and the port of another."""
-    return f"{address.rpartition(':')[0]}:{bound.rpartition(':')[2]}"
 
 
 def _encoded(message: Message, max_size: int) -> bytes:

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import resource
 import threading
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
-from posttroll.address_listener import AddressListener
+from posttroll.address_listener import AddressListener, check_room, is_lack_of_room
 from posttroll.backends.base import Backend, Peer
 from posttroll.backends.registry import find_backend
-from posttroll.errors import ConfigurationError, PosttrollError, TransportError
+from posttroll.errors import ConfigurationError, PosttrollError
 from posttroll.protocol.drops import Drops
 from posttroll.protocol.peer_addresses import PeerAddress
-from posttroll.settings import read
 
 __all__ = ["PeerFinder"]
 
 logger = logging.getLogger(__name__)
-
-_NO_ROOM = (errno.EMFILE, errno.ENFILE)
-_SHARE_OF_DESCRIPTORS = 3
 
 
 class _Link(Protocol):
@@ -108,7 +102,7 @@ class PeerFinder:
         except (PosttrollError, TypeError, ValueError) as error:
             if self._drops.add("peer refused", time.monotonic()):
                 logger.warning("peer from the nameserver refused: %.200s: %.200s", entry, error)
-            return getattr(error, "errno", None) not in _NO_ROOM
+            return not is_lack_of_room(error)
         return True
 
     def part(self, entry: Mapping[str, Any]) -> None:
@@ -136,18 +130,11 @@ class PeerFinder:
         with self._lock:
             former = self._found.get(uri)
             if former is None:
-                self._check_room()
+                check_room(len(self._found), "peers are known")
             self._found[uri] = found
         if former is not None and former.peer != found.peer:
             self._disconnect(former.peer)
         self._link.connect(found.peer)
-
-    def _check_room(self) -> None:
-        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        limit = min(read("max_connections"), descriptors // _SHARE_OF_DESCRIPTORS)
-        if len(self._found) >= limit:
-            reason = f"{limit} peers are known (setting max_connections; limit of open files {descriptors})"
-            raise TransportError(errno.EMFILE, reason)
 
     def _forget(self, uri: str) -> None:
         with self._lock:

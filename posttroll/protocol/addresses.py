@@ -15,7 +15,16 @@ from typing import Any, NamedTuple
 from posttroll.errors import RemoteProtocolError
 from posttroll.protocol import codec
 
-__all__ = ["AddressBook", "Change", "Limits", "Outcome", "PublisherAddress", "host_of", "nameserver_uri"]
+__all__ = [
+    "AddressBook",
+    "Change",
+    "Limits",
+    "Outcome",
+    "PublisherAddress",
+    "host_of",
+    "nameserver_uri",
+    "with_port_of",
+]
 
 MAX_URI_LENGTH = 1024
 _KNOWN_ITEMS = {"URI", "service", "backend", "supported_message_version"}
@@ -41,6 +50,11 @@ def host_of(uri: str) -> str:
     if parts is None or parts["scheme"] not in (None, "tcp") or not parts["host"]:
         return "localhost"
     return parts["host"]
+
+
+def with_port_of(address: str, bound: str) -> str:
+    """Return an address that has the host of one and the port of another."""
+    return f"{address.rpartition(':')[0]}:{bound.rpartition(':')[2]}"
 
 
 @dataclass(frozen=True, slots=True)
