@@ -19,7 +19,7 @@ __all__ = ["Backlog", "Limits", "descriptor_of", "source_of"]
 
 _MOST_READ = 5000
 _MOST_IN_VAIN = 1000
-_TENTH = 10
+_HUNDREDTH = 100
 
 Item = TypeVar("Item")
 
@@ -56,14 +56,14 @@ class Backlog(Generic[Item]):
     def has_room(self, guest: Hashable) -> bool:
         """Return whether there is room for what a guest sends; there is, if nothing else of it is waiting.
 
-        There is a tenth of the usual room while more comes than can be read.
+        There is a hundredth of the usual room while more comes than can be read.
         """
         queue = self._waiting.get(guest)
         if queue is None:
             return guest not in self._cut_off
         most, largest, largest_together = self._limits
         if self._in_vain > _MOST_IN_VAIN:
-            most //= _TENTH
+            most //= _HUNDREDTH
         return len(queue) < most and queue.size < largest and self._size < largest_together
 
     def put(self, guest: Hashable, item: Item, size: int = 0) -> None:

@@ -42,7 +42,7 @@ _READABLE = int(zmq.POLLIN)
 class ZMQLinks(ConnectingChannel[Arrival]):
     """A channel for links; it is bound if there is an address."""
 
-    _most_at_once = 50
+    _most_at_once = 10
 
     def __init__(self, address: str | None, ports: Ports, backend: str) -> None:
         super().__init__()

@@ -28,7 +28,7 @@ _MAX_REQUEST_SIZE = 16 * 2**20
 _MAX_REPLY_SIZE = 256 * 2**20
 _LIMITS = Limits(most=3000, largest=_MAX_REQUEST_SIZE, largest_together=4 * _MAX_REQUEST_SIZE)
 _COST_OF_FRAME = 300
-_ANSWERING: dict[int, int] = {zmq.MAXMSGSIZE: _MAX_REQUEST_SIZE, zmq.RCVHWM: 0}
+_ANSWERING: dict[int, int] = {zmq.MAXMSGSIZE: _MAX_REQUEST_SIZE, zmq.RCVHWM: 0, zmq.RCVBUF: 2**16}
 _AT_ONCE = int(zmq.DONTWAIT)
 
 _receive = zmq.backend.Socket.recv  # without what zmq.Socket.recv does before and after
