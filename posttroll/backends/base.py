@@ -2,6 +2,11 @@
 
 A channel is used by one receiving thread; `connect`, `disconnect` and `close` may come from any thread, and `close`
 makes a blocked `receive` or `request` return. Everything can be closed twice.
+
+Who waits for several things at once, as an event loop does, calls what does not wait (`receive(0)`, `try_send`,
+`Exchange.advance`) until that gives nothing, and only then waits until `fileno()` is readable or `next_timeout()` is
+past. There is one descriptor for any number of connections; it is opened when it is first asked for, stays the same
+until `close`, and may be readable for nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ __all__ = [
     "Batch",
     "DatagramReceiver",
     "DatagramSender",
+    "Exchange",
     "LinkChannel",
     "Peer",
     "PublishChannel",
@@ -93,8 +99,23 @@ class PublishChannel(Protocol):
         (``block``). Safe from several threads. Raises `TransportError` when closed, `UsedAfterFork` in a child process.
         """
 
+    def try_send(self, frame: bytes) -> bool:
+        """Send to all subscribers if all have room, else to none; return whether so, and never wait.
+
+        Safe from several threads. Raises `TransportError` when closed, `UsedAfterFork` in a child process.
+        """
+
     def wait_for_subscriber(self, prefix: bytes, timeout: float | None) -> bool:
-        """Wait until somebody subscribes to what begins with `prefix`, or to a part of it; return whether so."""
+        """Wait until somebody subscribes to what begins with `prefix`, or to a part of it; return whether so.
+
+        With a timeout of 0 it never waits.
+        """
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable when somebody may have room again, or have subscribed.
+
+        It may miss that, so wait for it 0.05 s at most.
+        """
 
     def close(self) -> None:
         """Give the address back. What was sent goes on to the subscribers for a short while."""
@@ -125,12 +146,35 @@ class SubscribeChannel(Protocol):
         From any thread and from signal handlers.
         """
 
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable when `receive(0)` may find something new, or is woken."""
+
+    def next_timeout(self) -> float:
+        """Return when (monotonic) `receive(0)` is due though the descriptor is silent; -inf if it is now."""
+
     @property
     def closed(self) -> bool:
         """Whether the channel was closed; `receive` then returns None at once."""
 
     def close(self) -> None:
         """Disconnect from all."""
+
+
+class Exchange(Protocol):
+    """A request under way to all peers of a channel; to give it up, let it be."""
+
+    @property
+    def replies(self) -> Mapping[Peer, bytes]:
+        """The replies that came so far."""
+
+    def advance(self) -> bool:
+        """Send and receive what can be at once; return whether it is over. Never waits.
+
+        It is over when all have replied, when its time is up, and when the channel is closed. `TransportError`.
+        """
+
+    def next_timeout(self) -> float:
+        """Return when (monotonic) to advance though the channel's descriptor is silent."""
 
 
 class RequestChannel(Protocol):
@@ -142,6 +186,12 @@ class RequestChannel(Protocol):
         With `grace`, wait at most that many seconds more once the first reply is there. Can be called again; a reply
         to an earlier request is not mistaken for one to this.
         """
+
+    def begin(self, frame: bytes, timeout: float, grace: float | None = None) -> Exchange:
+        """Begin such a request, which goes on when it is advanced; one that was begun before is given up."""
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable when the exchange under way may advance."""
 
     def close(self) -> None:
         """Disconnect; a request under way returns what it has."""
@@ -207,6 +257,12 @@ class LinkChannel(Protocol):
 
         From any thread and from signal handlers.
         """
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable when `receive(0)` may find something new, or is woken."""
+
+    def next_timeout(self) -> float:
+        """Return when (monotonic) `receive(0)` is due though the descriptor is silent; -inf if it is now."""
 
     @property
     def closed(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import os
 import random
 import re
@@ -19,6 +20,7 @@ from posttroll.backends.base import (
     Batch,
     DatagramReceiver,
     DatagramSender,
+    Exchange,
     LinkChannel,
     Peer,
     PublishChannel,
@@ -31,6 +33,7 @@ from posttroll.backends.base import (
 from posttroll.errors import BindFailed, ConnectionLost, TransportError, UsedAfterFork
 from posttroll.protocol.topics import overlap
 from posttroll.settings import Ports, read
+from posttroll.threads import Bell
 
 __all__ = ["Bus", "MemoryBackend", "backend"]
 
@@ -57,8 +60,6 @@ class Bus:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.lock = threading.RLock()  # a signal handler may wake who holds it
-        self.changed = threading.Condition(self.lock)
-        """Notified when somebody subscribes or leaves, and when a frame is taken."""
         self.bound: dict[str, _Bound] = {}
         self.links: defaultdict[str, list[_Link]] = defaultdict(list)
         self.callers: defaultdict[str, dict[tuple[_LinkChannel, Peer], None]] = defaultdict(dict)
@@ -83,6 +84,11 @@ class Bus:
             raise BindFailed(f"cannot bind {address}: in use")
         self.bound[place] = channel
         return address, place
+
+    def tell_publisher(self, place: str) -> None:
+        """Tell who publishes at a place that somebody subscribes or leaves, or took a frame. The lock is held."""
+        if isinstance(channel := self.bound.get(place), _PublishChannel):
+            channel.news.tell()
 
     def copies(self) -> int:
         """Return how often the next frame arrives."""
@@ -110,6 +116,53 @@ class Bus:
             if f"tcp:{port}" not in self.bound:
                 return port
         raise BindFailed(f"no port is free in {ports.minimum} <= port < {ports.maximum}")
+
+
+class _News:
+    """Wakes who waits for it, on the lock of the bus or by a descriptor, which is opened when it is asked for."""
+
+    def __init__(self, lock: threading.RLock) -> None:
+        self._lock = lock
+        self._told = threading.Condition(lock)
+        self._bell: Bell | None = None
+        self._is_rung = False
+        self._closed = False
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable from `tell` to `note`, -1 once closed."""
+        with self._lock:
+            if self._bell is None and not self._closed:
+                self._bell = Bell()
+                self.tell()  # what may have come before
+            return -1 if self._bell is None else self._bell.fileno()
+
+    def tell(self) -> None:
+        """Wake all. The lock is held."""
+        self._told.notify_all()
+        if self._bell is not None and not self._is_rung:
+            self._is_rung = True
+            self._bell.ring()
+
+    def note(self) -> None:
+        """Take note of what was told. The lock is held."""
+        if self._bell is not None and self._is_rung:
+            self._bell.silence()
+            self._is_rung = False
+
+    def wait(self, timeout: float | None) -> None:
+        """Wait on the lock, which is held, until told."""
+        self._told.wait(timeout)
+
+    def wait_for(self, predicate: Callable[[], bool], timeout: float | None = None) -> None:
+        """Wait on the lock, which is held, until it is so."""
+        self._told.wait_for(predicate, timeout)
+
+    def close(self) -> None:
+        """Wake all, and give the descriptor back. The lock is held."""
+        self.tell()
+        self._closed = True
+        if self._bell is not None:
+            self._bell.close()
 
 
 def _place(address: str, error: type[TransportError]) -> str:
@@ -147,7 +200,7 @@ class _Inbox:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._arrived = threading.Condition(bus.lock)
+        self.news = _News(bus.lock)
         self._underway: deque[_Underway] = deque()
         self._woken = False
         self.closed = False
@@ -176,17 +229,27 @@ class _Inbox:
                     if underway.due <= now:
                         del self._underway[position]
                         underway.link.waiting -= 1
-                        self._bus.changed.notify_all()
+                        self._bus.tell_publisher(underway.link.place)
                         return underway
                 pauses = [underway.due - now for underway in self._underway]
                 if deadline is not None:
                     pauses.append(deadline - time.monotonic())
                 pause = min(pauses, default=None)
                 if pause is not None and pause <= 0:
-                    return None
-                self._arrived.wait(pause)
-            self._woken = False
+                    break
+                self.news.wait(pause)
+            else:
+                self._woken = False
+            self.news.note()
             return None
+
+    def next_timeout(self) -> float:
+        """Return when (monotonic) to take what is under way by now, -inf if `take` is to return at once."""
+        with self._bus.lock:
+            if self.closed or self._woken:
+                return -math.inf
+            first = min((underway.due for underway in self._underway), default=math.inf)
+            return time.monotonic() + first - self._bus.now()
 
     @property
     def has_more(self) -> bool:
@@ -201,18 +264,18 @@ class _Inbox:
         """Make the waiting `take`, or else the next one, return."""
         with self._bus.lock:
             self._woken = True
-            self._arrived.notify()
+            self.news.tell()
 
     def close(self) -> None:
         """Make `take` return now and from now on. The lock is held."""
         self.closed = True
         self._underway.clear()
-        self._arrived.notify_all()
+        self.news.close()
 
     def _insert(self, position: int, underway: _Underway) -> None:
         self._underway.insert(position, underway)
         underway.link.waiting += 1
-        self._arrived.notify()
+        self.news.tell()
 
 
 class _PublishChannel:
@@ -221,6 +284,7 @@ class _PublishChannel:
         self._blocks = when_full == "block"
         self._high_water_mark = read("send_high_water_mark")
         self._closed = False
+        self.news = _News(bus.lock)
         with bus.lock:
             self.address, self._place = bus.bind(address, ports, self)
             for link in bus.links[self._place]:
@@ -231,27 +295,48 @@ class _PublishChannel:
         self._bus.check_process()
         with self._bus.lock:
             self._check_open()
-            links = [link for link in self._bus.links[self._place] if frame.startswith(link.prefixes)]
+            links = self._links_for(frame)
             had_room = not any(map(self._is_full, links))
             if self._blocks and not had_room:
-                self._bus.changed.wait_for(lambda: self._closed or not any(map(self._is_full, links)))
+                self.news.wait_for(lambda: self._closed or not any(map(self._is_full, links)))
                 self._check_open()
-            for link in links:
-                if link.is_open and not self._is_full(link):
-                    link.inbox.put(link, frame)
+            self._put(links, frame)
         return had_room
+
+    def try_send(self, frame: bytes) -> bool:
+        self._bus.check_process()
+        with self._bus.lock:
+            self._check_open()
+            links = self._links_for(frame)
+            if any(map(self._is_full, links)):
+                self.news.note()
+                return False
+            self._put(links, frame)
+            return True
 
     def wait_for_subscriber(self, prefix: bytes, timeout: float | None) -> bool:
         with self._bus.lock:
-            self._bus.changed.wait_for(lambda: self._closed or self._has_subscriber(prefix), timeout)
+            self.news.wait_for(lambda: self._closed or self._has_subscriber(prefix), timeout)
+            self.news.note()
             return not self._closed and self._has_subscriber(prefix)
+
+    def fileno(self) -> int:
+        return self.news.fileno()
 
     def close(self) -> None:
         with self._bus.lock:
             if not self._closed:
                 self._closed = True
                 del self._bus.bound[self._place]
-                self._bus.changed.notify_all()
+                self.news.close()
+
+    def _links_for(self, frame: bytes) -> list[_Link]:
+        return [link for link in self._bus.links[self._place] if frame.startswith(link.prefixes)]
+
+    def _put(self, links: Iterable[_Link], frame: bytes) -> None:
+        for link in links:
+            if link.is_open and not self._is_full(link):
+                link.inbox.put(link, frame)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -284,7 +369,7 @@ class _SubscribeChannel:
                 return
             self._links[peer] = link = _Link(self._inbox, place, peer, prefixes, tell_connected)
             self._bus.links[place].append(link)
-            self._bus.changed.notify_all()
+            self._bus.tell_publisher(place)
             if tell_connected and place in self._bus.bound:
                 self._inbox.tell(link, connected=True)
 
@@ -308,6 +393,12 @@ class _SubscribeChannel:
     def wake(self) -> None:
         self._inbox.wake()
 
+    def fileno(self) -> int:
+        return self._inbox.news.fileno()
+
+    def next_timeout(self) -> float:
+        return self._inbox.next_timeout()
+
     def close(self) -> None:
         with self._bus.lock:
             for link in self._links.values():
@@ -318,7 +409,7 @@ class _SubscribeChannel:
     def _unlink(self, link: _Link) -> None:
         link.is_open = False
         self._bus.links[link.place].remove(link)
-        self._bus.changed.notify_all()
+        self._bus.tell_publisher(link.place)
 
 
 @dataclass(frozen=True, eq=False)
@@ -326,53 +417,95 @@ class _Return:
     """Where the reply to a question goes."""
 
     peer: Peer
-    replies: dict[Peer, bytes]
-    arrived: threading.Condition
+    exchange: _Exchange
+
+
+class _Exchange:
+    """A request whose questions lie where the peers take them."""
+
+    def __init__(self, channel: _RequestChannel, frame: bytes, timeout: float, grace: float | None) -> None:
+        self.replies: dict[Peer, bytes] = {}
+        self._channel = channel
+        self._deadline = time.monotonic() + timeout
+        self._grace = grace
+        self._is_over = False
+        self._questions = [
+            (channel.bus.questions[place], Question(frame, _HOST, _Return(peer, self)))
+            for peer, place in channel.places.items()
+        ]
+
+    def ask(self) -> None:
+        """Ask all peers. The lock is held."""
+        for waiting, question in self._questions:
+            waiting.append(question)
+        for place in self._channel.places.values():
+            if isinstance(channel := self._channel.bus.bound.get(place), _ReplyChannel):
+                channel.arrived.notify()
+
+    def put(self, peer: Peer, reply: bytes) -> None:
+        """Keep a reply that comes in time. The lock is held."""
+        if self._is_over:
+            return
+        if self._grace is not None and not self.replies:
+            self._deadline = min(self._deadline, time.monotonic() + self._grace)
+        self.replies[peer] = reply
+        self._channel.news.tell()
+
+    def advance(self) -> bool:
+        with self._channel.bus.lock:
+            self._channel.news.note()
+            if len(self.replies) == len(self._questions) or time.monotonic() >= self._deadline:
+                self.end()
+            return self._is_over
+
+    def next_timeout(self) -> float:
+        return self._deadline
+
+    def end(self) -> None:
+        """Withdraw the questions that nobody has taken, and take no more replies. The lock is held."""
+        self._is_over = True
+        for waiting, question in self._questions:
+            if question in waiting:
+                waiting.remove(question)
 
 
 class _RequestChannel:
     def __init__(self, bus: Bus, peers: Iterable[Peer]) -> None:
-        self._bus = bus
-        self._places = {peer: _place(peer.uri, TransportError) for peer in peers}
-        self._arrived = threading.Condition(bus.lock)
+        self.bus = bus
+        self.places = {peer: _place(peer.uri, TransportError) for peer in peers}
+        self.news = _News(bus.lock)
+        self._under_way: _Exchange | None = None
         self._closed = False
 
     def request(self, frame: bytes, timeout: float, grace: float | None = None) -> Mapping[Peer, bytes]:
-        self._bus.check_process()
-        replies: dict[Peer, bytes] = {}
-        deadline = time.monotonic() + timeout
+        exchange = self.begin(frame, timeout, grace)
+        with self.bus.lock:
+            while not exchange.advance():
+                self.news.wait(max(0.0, exchange.next_timeout() - time.monotonic()))
+        return exchange.replies
 
-        def is_over() -> bool:
-            return self._closed or len(replies) == len(self._places)
-
-        with self._bus.lock:
+    def begin(self, frame: bytes, timeout: float, grace: float | None = None) -> Exchange:
+        self.bus.check_process()
+        with self.bus.lock:
             if self._closed:
                 raise ConnectionLost("the request channel is closed")
-            questions = [Question(frame, _HOST, _Return(peer, replies, self._arrived)) for peer in self._places]
-            self._ask(questions)
-            self._arrived.wait_for(lambda: bool(replies) or is_over(), timeout)
-            remaining = max(0.0, deadline - time.monotonic())
-            self._arrived.wait_for(is_over, remaining if grace is None else min(grace, remaining))
-            self._withdraw(questions)
-            return dict(replies)
+            self._give_up()
+            self._under_way = _Exchange(self, frame, timeout, grace)
+            self._under_way.ask()
+            return self._under_way
+
+    def fileno(self) -> int:
+        return self.news.fileno()
 
     def close(self) -> None:
-        with self._bus.lock:
+        with self.bus.lock:
             self._closed = True
-            self._arrived.notify_all()
+            self._give_up()
+            self.news.close()
 
-    def _ask(self, questions: Iterable[Question]) -> None:
-        for question in questions:
-            place = self._places[question.envelope.peer]
-            self._bus.questions[place].append(question)
-            if isinstance(channel := self._bus.bound.get(place), _ReplyChannel):
-                channel.arrived.notify()
-
-    def _withdraw(self, questions: Iterable[Question]) -> None:
-        for question in questions:
-            waiting = self._bus.questions[self._places[question.envelope.peer]]
-            if question in waiting:
-                waiting.remove(question)
+    def _give_up(self) -> None:
+        if self._under_way is not None:
+            self._under_way.end()
 
 
 class _ReplyChannel:
@@ -402,8 +535,7 @@ class _ReplyChannel:
 
     def reply(self, question: Question, frame: bytes) -> None:
         with self._bus.lock:
-            question.envelope.replies[question.envelope.peer] = frame
-            question.envelope.arrived.notify_all()
+            question.envelope.exchange.put(question.envelope.peer, frame)
 
     def pause(self) -> None:
         """Do nothing: there are no connections here."""
@@ -489,6 +621,12 @@ class _LinkChannel:
 
     def wake(self) -> None:
         self._inbox.wake()
+
+    def fileno(self) -> int:
+        return self._inbox.news.fileno()
+
+    def next_timeout(self) -> float:
+        return self._inbox.next_timeout()
 
     def close(self) -> None:
         with self._bus.lock:

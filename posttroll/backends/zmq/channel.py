@@ -8,6 +8,7 @@ other one carries it out itself.
 from __future__ import annotations
 
 import os
+import selectors
 import threading
 import time
 from collections import deque
@@ -17,11 +18,11 @@ from typing import Any, Generic, TypeVar
 import zmq
 
 from posttroll.backends.zmq.context import close_at_exit
-from posttroll.backends.zmq.socket import Socket, check_process, translated_errors
+from posttroll.backends.zmq.socket import check_process, translated_errors
 from posttroll.errors import TimedOut
 from posttroll.threads import Bell, is_held_here
 
-__all__ = ["Channel", "ReceivingChannel", "milliseconds_until"]
+__all__ = ["Channel", "Descriptors", "ReceivingChannel", "milliseconds_until"]
 
 _ORDER_TIMEOUT = 5.0
 
@@ -51,17 +52,48 @@ class _Order:
             raise self._error
 
 
+class Descriptors:
+    """What to wait for, which others can wait for by one descriptor, an epoll's or the like.
+
+    Unlike ZeroMQ's poller, it does not ask each socket before and after, which is most of what waking up takes.
+    """
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+
+    def register(self, descriptor: int) -> None:
+        """Wait for it as well from now on."""
+        self._selector.register(descriptor, selectors.EVENT_READ)
+
+    def unregister(self, descriptor: int) -> None:
+        """Wait for it no longer; before it is closed."""
+        self._selector.unregister(descriptor)
+
+    def poll(self, timeout_ms: int | None) -> list[tuple[int, int]]:
+        """Wait until some are readable; return them, each with what happened to it."""
+        found = self._selector.select(None if timeout_ms is None else timeout_ms / 1000)
+        return [(key.fd, events) for key, events in found]
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when one of them is."""
+        return self._selector.fileno()
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        self._selector.close()
+
+
 class Channel:
-    """Sockets, the poller over them, and the lock and the bell that guard them."""
+    """Sockets, what to wait for at them, and the lock and the bell that guard them."""
 
     def __init__(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.RLock()  # Ctrl-C cannot come before it is certain to be given back
         self._orders: deque[_Order] = deque()
         self._bell = Bell()
-        self._poller = zmq.Poller()
         self._bell_descriptor = self._bell.fileno()
-        self._poller.register(self._bell_descriptor, zmq.POLLIN)
+        self._descriptors = Descriptors()
+        self._descriptors.register(self._bell_descriptor)
         self._closed = False
         close_at_exit(self)
 
@@ -79,7 +111,11 @@ class Channel:
         if not self._closed:
             self._closed = True
             self._close_sockets()
-            self._bell.close()
+            self._close_descriptors()
+
+    def _close_descriptors(self) -> None:
+        self._descriptors.close()
+        self._bell.close()
 
     def _close_sockets(self) -> None:
         raise NotImplementedError
@@ -106,14 +142,18 @@ class Channel:
         while self._orders:
             self._orders.popleft().carry_out()
 
-    def _poll(self, deadline: float | None) -> list[Socket]:
-        """Wait for readable sockets, the bell, or the deadline; return the sockets."""
-        return self._wait(self._poller.poll, deadline)
+    def _poll(self, deadline: float | None) -> list[int]:
+        """Wait for readable descriptors, the bell, or the deadline; return the descriptors."""
+        return self._wait(self._descriptors.poll, deadline)
 
     def _wait(self, poll: Callable[[int | None], list[tuple[Any, int]]], deadline: float | None) -> list[Any]:
         """Do so with any poller's `poll`; return what it has found beside the bell."""
-        with self._bell.rung_by_signals():
-            found = poll(milliseconds_until(deadline))
+        timeout_ms = milliseconds_until(deadline)
+        if timeout_ms == 0:
+            found = poll(0)
+        else:
+            with self._bell.rung_by_signals():
+                found = poll(timeout_ms)
         ready = [one for one, _ in found]
         if self._bell_descriptor in ready:
             ready.remove(self._bell_descriptor)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import select
 import time
 
 from posttroll.backends.base import Peer
@@ -33,12 +32,19 @@ class ConnectingChannel(ReceivingChannel[Item]):
         self._by_descriptor: dict[int, Connection] = {}
         self._awake: set[Connection] = set()
         self._all_wake_at = time.monotonic() + _LONGEST_SLEEP
-        # Unlike ZeroMQ's poller, it does not ask each socket before and after, which is most of what waking up takes.
-        self._descriptors = select.poll()
-        self._descriptors.register(self._bell_descriptor, select.POLLIN)
         self._expectant: set[Connection] = set()
         self._look_at = math.inf  # when the first of them is to be looked at, or before
         self._troubles = Drops()
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable when there may be something to receive."""
+        return self._descriptors.fileno()
+
+    def next_timeout(self) -> float:
+        """Return when to receive though the descriptor is silent, as somebody else has taken the news, or is lost."""
+        if self._ready or self._is_woken or self._closed or self._is_awake():
+            return -math.inf
+        return min(self._all_wake_at, self._look_at)
 
     def _drain(self, connection: Connection, most: int) -> bool:
         """Make at most so much of what came ready; return whether that was all."""
@@ -57,7 +63,7 @@ class ConnectingChannel(ReceivingChannel[Item]):
         self._awake.add(connection)
         for descriptor in connection.descriptors:
             self._by_descriptor[descriptor] = connection
-            self._descriptors.register(descriptor, select.POLLIN)
+            self._descriptors.register(descriptor)
         self._read_monitor(connection)
 
     def _drop(self, connection: Connection) -> None:
@@ -91,7 +97,7 @@ class ConnectingChannel(ReceivingChannel[Item]):
         """
         own = min(self._all_wake_at, self._look_at)
         deadline = own if deadline is None else min(deadline, own)
-        for descriptor in self._wait(self._descriptors.poll, deadline):
+        for descriptor in self._poll(deadline):
             self._stir(descriptor)
         if (now := time.monotonic()) >= self._all_wake_at:
             self._all_wake_at = now + _LONGEST_SLEEP

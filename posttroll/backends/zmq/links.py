@@ -7,7 +7,6 @@ a message of several.
 from __future__ import annotations
 
 import contextlib
-import select
 from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -51,6 +50,7 @@ class ZMQLinks(ConnectingChannel[Arrival]):
         self._backlogs: dict[Peer, Backlog[Arrival]] = {}
         self._server: _Server | None = None
         self._server_is_awake = False
+        self._is_waiting = False
         self.address = ""
         try:
             if address is not None:
@@ -63,7 +63,7 @@ class ZMQLinks(ConnectingChannel[Arrival]):
         self._server, self._server_is_awake = server, True
         self.address = server.address
         for descriptor in server.descriptors:
-            self._descriptors.register(descriptor, select.POLLIN)
+            self._descriptors.register(descriptor)
 
     def connect(self, peer: Peer) -> None:
         """Connect; known peers stay as they are."""
@@ -134,12 +134,21 @@ class ZMQLinks(ConnectingChannel[Arrival]):
 
     def _wait(self, poll: Callable[[int | None], list[tuple[Any, int]]], deadline: float | None) -> list[Any]:
         """Wait without the lock, so that others may send meanwhile, or close."""
+        self._is_waiting = True
         self._lock.release()
         try:
             found = super()._wait(poll, deadline)
         finally:
             self._lock.acquire()
+            self._is_waiting = False
+            if self._closed:
+                self._close_descriptors()
         return [] if self._closed else found
+
+    def _close_descriptors(self) -> None:
+        """Leave them to who waits for them, as to close them is nothing that ends the wait."""
+        if not self._is_waiting:
+            super()._close_descriptors()
 
     def _drain(self, connection: Connection, most: int) -> bool:
         socket, peer = connection.socket, connection.peer

@@ -96,6 +96,23 @@ class ZMQPublisher:
             with translated_errors(f"publish on {self.address}"):
                 raise
 
+    def try_send(self, frame: bytes) -> bool:
+        """Send to all subscribers if all have room, else to none; return whether so, and never wait."""
+        check_process(self._pid)
+        with translated_errors(f"publish on {self.address}"), self._lock:
+            self._look_at_subscriptions()
+            for _ in range(2):
+                with contextlib.suppress(zmq.Again):
+                    _send(self.publish_socket, frame, zmq.DONTWAIT)
+                    return True
+                self._read_subscriptions()  # which has libzmq see who has room by now, as to send does not always
+            return False
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable when somebody has room again, or subscribes."""
+        with self._lock, translated_errors(f"watch {self.address}"):
+            return int(self.publish_socket.get(zmq.FD))
+
     def _send_to_those_with_room(self, frame: bytes) -> None:
         with self._lock:
             self.publish_socket.set(zmq.XPUB_NODROP, 0)
@@ -121,7 +138,7 @@ class ZMQPublisher:
                     self._read_subscriptions()
                     if any(overlap(prefix, subscription) for subscription in self._subscriptions):
                         return True
-                    descriptor = int(self.publish_socket.get(zmq.FD))
+                    descriptor = self.fileno()
                 # A send in another thread may take the wake-up that is meant for here, hence slices.
                 left = _SLICE_MS if deadline is None else min((deadline - time.monotonic()) * 1000, _SLICE_MS)
                 if left <= 0:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import zmq
@@ -30,19 +30,53 @@ _LIMITS = Limits(most=3000, largest=_MAX_REQUEST_SIZE, largest_together=4 * _MAX
 _COST_OF_FRAME = 300
 _ANSWERING: dict[int, int] = {zmq.MAXMSGSIZE: _MAX_REQUEST_SIZE, zmq.RCVHWM: 0, zmq.RCVBUF: 2**16}
 _AT_ONCE = int(zmq.DONTWAIT)
+_MOST_AT_ONCE = 100
 
 _receive = zmq.backend.Socket.recv  # without what zmq.Socket.recv does before and after
 
 
-@dataclass
 class _Exchange:
     """One request to several peers: who still has to be sent it, and who has answered."""
 
-    number: bytes
-    frame: bytes
-    unsent: set[Peer]
-    silent: set[Peer]
-    replies: dict[Peer, bytes] = field(default_factory=dict)
+    def __init__(
+        self,
+        channel: ZMQRequests,
+        number: bytes,
+        frame: bytes,
+        peers: Iterable[Peer],
+        timeout: float,
+        grace: float | None,
+    ) -> None:
+        self._channel = channel
+        self.number = number
+        self.frame = frame
+        self.unsent = set(peers)
+        self.silent = set(peers)
+        self.replies: dict[Peer, bytes] = {}
+        self.look_at = -math.inf
+        """When to advance it although nothing happens."""
+        self._deadline = time.monotonic() + timeout
+        self._grace = grace
+
+    def advance(self) -> bool:
+        """Send and receive what can be at once; return whether it is over."""
+        return self._channel.advance(self)
+
+    def next_timeout(self) -> float:
+        """Return when to advance though nothing happens."""
+        return min(self._deadline, self.look_at)
+
+    def put(self, peer: Peer, reply: bytes) -> None:
+        """Keep a reply, the first of which may bring the end nearer."""
+        if self._grace is not None and not self.replies:
+            self._deadline = min(self._deadline, time.monotonic() + self._grace)
+        self.replies[peer] = reply
+        self.silent.remove(peer)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all have answered, or the time is up."""
+        return not self.silent or time.monotonic() >= self._deadline
 
 
 class ZMQRequests(Channel):
@@ -53,9 +87,10 @@ class ZMQRequests(Channel):
         self._sockets: dict[Peer, Socket] = {}
         self._silent_since: dict[Peer, float] = {}
         self._numbers = itertools.count(1)
+        self._under_way: _Exchange | None = None
         try:
             for peer in peers:
-                self._sockets[peer] = self._connect(peer)
+                self._add(peer, self._connect(peer))
         except BaseException:
             self.close()
             raise
@@ -65,64 +100,98 @@ class ZMQRequests(Channel):
         options: dict[int, int] = {zmq.IMMEDIATE: 1, zmq.MAXMSGSIZE: _MAX_REPLY_SIZE, zmq.LINGER: 0}
         return connect_client(zmq.DEALER, peer.uri, peer.backend, options)
 
+    def _add(self, peer: Peer, socket: Socket) -> None:
+        self._sockets[peer] = socket
+        self._descriptors.register(_descriptor(socket))
+
     def request(self, frame: bytes, timeout: float, grace: float | None = None) -> Mapping[Peer, bytes]:
         """Return the replies that came in time; with `grace`, soon after the first."""
         check_process(self._pid)
-        deadline = time.monotonic() + timeout
         try:
-            with self._lock, translated_errors("send a request"):
-                exchange = _Exchange(b"%d" % next(self._numbers), frame, set(self._sockets), set(self._sockets))
-                while exchange.silent and not self._closed and time.monotonic() < deadline:
-                    had_none = not exchange.replies
-                    self._renew_silent(exchange)
-                    self._turn(exchange, min(deadline, time.monotonic() + _PATIENCE_TO_CONNECT))
-                    if grace is not None and had_none and exchange.replies:
-                        deadline = min(deadline, time.monotonic() + grace)
-                for peer in exchange.replies:
-                    del self._silent_since[peer]
+            with self._lock:
+                exchange = self.begin(frame, timeout, grace)
+                while not exchange.advance():
+                    self._poll(exchange.next_timeout())
                 return exchange.replies
         finally:
             self._carry_out_orders()
 
-    def _turn(self, exchange: _Exchange, deadline: float) -> None:
-        peers = {self._sockets[peer]: peer for peer in exchange.silent}
-        for socket, peer in peers.items():
-            self._poller.register(socket, zmq.POLLIN | (zmq.POLLOUT if peer in exchange.unsent else 0))
-        try:
-            ready = self._poll(deadline)
-        finally:
-            for socket in peers:
-                self._poller.unregister(socket)
-        for socket in ready:
-            self._exchange(exchange, peers[socket], socket)
-        self._obey()
+    def begin(self, frame: bytes, timeout: float, grace: float | None = None) -> _Exchange:
+        """Begin a request, which goes on when it is advanced; one that was begun before is given up."""
+        check_process(self._pid)
+        number = b"%d" % next(self._numbers)
+        self._under_way = _Exchange(self, number, frame, self._sockets, timeout, grace)
+        return self._under_way
 
-    def _exchange(self, exchange: _Exchange, peer: Peer, socket: Socket) -> None:
-        with contextlib.suppress(zmq.Again):
-            if peer in exchange.unsent:
-                socket.send_multipart([exchange.number, b"", exchange.frame], zmq.DONTWAIT)
-                exchange.unsent.remove(peer)
-        with contextlib.suppress(zmq.Again):
-            number, *reply = socket.recv_multipart(zmq.DONTWAIT)
-            if number == exchange.number and reply:
-                exchange.replies[peer] = reply[-1]
-                exchange.silent.remove(peer)
+    def advance(self, exchange: _Exchange) -> bool:
+        """Send and receive what can be at once; return whether the exchange is over, or given up."""
+        try:
+            with self._lock, translated_errors("send a request"):
+                self._obey()
+                return self._closed or exchange is not self._under_way or self._advance(exchange)
+        finally:
+            self._carry_out_orders()
+
+    def _advance(self, exchange: _Exchange) -> bool:
+        self._renew_silent(exchange)
+        # Those who have answered as well, as their descriptors stay readable until they are asked.
+        were_all = [self._turn(exchange, peer, socket) for peer, socket in self._sockets.items()]
+        renewals = (self._renews_at(exchange, peer) for peer in exchange.silent)
+        exchange.look_at = min(renewals, default=math.inf) if all(were_all) else -math.inf
+        return exchange.is_over
+
+    def _turn(self, exchange: _Exchange, peer: Peer, socket: Socket) -> bool:
+        """Send to a peer and read what it sent, up to its reply; return whether there is no more to be done now.
+
+        It is only when libzmq was asked and has said so that the descriptor tells of the next.
+        """
+        for _ in range(_MOST_AT_ONCE):
+            events = int(socket.get(zmq.EVENTS))
+            may_send = peer in exchange.unsent and events & zmq.POLLOUT
+            may_receive = peer in exchange.silent and events & zmq.POLLIN
+            if not may_send and not may_receive:
+                return True
+            with contextlib.suppress(zmq.Again):
+                if may_send:
+                    socket.send_multipart([exchange.number, b"", exchange.frame], zmq.DONTWAIT)
+                    exchange.unsent.remove(peer)
+                if may_receive:
+                    self._read_reply(exchange, peer, socket)
+        return False
+
+    def _read_reply(self, exchange: _Exchange, peer: Peer, socket: Socket) -> None:
+        number, *reply = socket.recv_multipart(zmq.DONTWAIT)
+        if number == exchange.number and reply:
+            exchange.put(peer, reply[-1])
+            del self._silent_since[peer]
 
     def _renew_silent(self, exchange: _Exchange) -> None:
         """Connect anew to who has not answered for long, as libzmq may have given up, and ask again."""
         now = time.monotonic()
         for peer in exchange.silent:
-            patience = _PATIENCE_TO_CONNECT if peer in exchange.unsent else _PATIENCE
-            if now - self._silent_since.setdefault(peer, now) >= patience:
-                fresh = self._connect(peer)
-                self._sockets[peer].close(linger=0)
-                self._sockets[peer] = fresh
+            self._silent_since.setdefault(peer, now)
+            if now >= self._renews_at(exchange, peer):
+                fresh, former = self._connect(peer), self._sockets[peer]
+                self._descriptors.unregister(_descriptor(former))
+                former.close(linger=0)
+                self._add(peer, fresh)
                 self._silent_since[peer] = now
                 exchange.unsent.add(peer)
+
+    def _renews_at(self, exchange: _Exchange, peer: Peer) -> float:
+        return self._silent_since[peer] + (_PATIENCE_TO_CONNECT if peer in exchange.unsent else _PATIENCE)
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable when an exchange may advance."""
+        return self._descriptors.fileno()
 
     def _close_sockets(self) -> None:
         for socket in self._sockets.values():
             socket.close(linger=0)
+
+
+def _descriptor(socket: Socket) -> int:
+    return int(socket.get(zmq.FD))
 
 
 class _Envelope(NamedTuple):
@@ -177,6 +246,9 @@ class ZMQReplies(ReceivingChannel[Question]):
     def __init__(self, bindings: Sequence[Peer]) -> None:
         super().__init__()
         self._doors: dict[Socket, _Door] = {}
+        # A reply may take the news of requests that its descriptor would tell of, so the sockets themselves are asked.
+        self._poller = zmq.Poller()
+        self._poller.register(self._bell_descriptor, zmq.POLLIN)
         try:
             for peer in bindings:
                 door = _Door(peer)
@@ -194,7 +266,7 @@ class ZMQReplies(ReceivingChannel[Question]):
     def _gather(self, deadline: float | None) -> None:
         """Have one request of each socket ready, so that no port is starved by another."""
         backlogs = [door.backlog for door in self._doors.values()]
-        for socket in self._poll(0.0 if any(backlogs) else deadline):
+        for socket in self._wait(self._poller.poll, 0.0 if any(backlogs) else deadline):
             self._doors[socket].read()
         for backlog in backlogs:
             self._ready.extend(backlog.take(1))

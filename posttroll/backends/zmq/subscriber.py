@@ -125,6 +125,8 @@ class ZMQSubscriber(ConnectingChannel[Batch]):
                         self._awake.add(connection)
                     self._read_monitor(connection)
                 self._keep_up()
+                if self._ready or self._awake:
+                    self._bell.ring()  # as the news that an event loop waits for may be taken now
             except zmq.ContextTerminated:
                 self._close()
             finally:

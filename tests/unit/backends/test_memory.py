@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import closing
 
 import pytest
@@ -325,6 +326,34 @@ def test_a_closed_request_channel_refuses(backend: MemoryBackend) -> None:
 
     with pytest.raises(ConnectionLost):
         requests.request(b"question", 1)
+
+
+def test_what_is_under_way_is_due_when_it_arrives() -> None:
+    publisher, subscriber = connected(Bus(delay=0.05))
+    publisher.send(b"frame")
+
+    with closing(publisher), closing(subscriber):
+        while (received := subscriber.receive(0)) is None:
+            due = subscriber.next_timeout()
+            assert due < time.monotonic() + UNIT
+            time.sleep(max(0.0, due - time.monotonic()))
+
+    assert received.frame == b"frame"
+
+
+def test_who_does_not_ask_for_a_descriptor_has_none() -> None:
+    publisher, subscriber = connected(Bus())
+    before = len(os.listdir("/proc/self/fd"))
+    publisher.send(b"frame")
+    subscriber.receive(0)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+    assert subscriber.fileno() >= 0
+    subscriber.close()
+    publisher.close()
+
+    assert (subscriber.fileno(), publisher.fileno()) == (-1, -1)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize("address", ["", "tcp://", "tcp://host", "tcp://host:0x10", "tcp://host:65536", "udp://h:1"])

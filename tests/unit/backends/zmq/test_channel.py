@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -198,6 +199,22 @@ def test_polling_never_ends_too_early(receiver: Receiver, timeout: float) -> Non
     assert receiver._poll(deadline) == []
 
     assert time.monotonic() >= deadline
+
+
+def test_a_look_leaves_the_signals_to_the_event_loop(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def set_wakeup_fd(descriptor: int, **_: bool) -> int:
+        asked.append(descriptor)
+        return -1
+
+    monkeypatch.setattr(signal, "set_wakeup_fd", set_wakeup_fd)
+
+    receiver._poll(0.0)
+    assert asked == []
+
+    receiver._poll(time.monotonic() + 0.01)
+    assert asked != []
 
 
 def test_the_time_left_is_rounded_up_and_never_negative() -> None:

@@ -6,6 +6,7 @@ import select
 import signal
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 
 import pytest
 import zmq
@@ -148,6 +149,16 @@ def test_another_thread_may_connect_while_one_waits(server: ZMQLinks) -> None:
         client.connect(peer_of(server))
 
         assert waiting.result() == Arrival(peer_of(server), connected=True)
+
+
+def test_closing_ends_the_wait_every_time() -> None:
+    for _ in range(50):
+        links = open_links()
+        with in_background(partial(links.receive, None)) as waiting:
+            links.close()
+            assert waiting.result() is None
+        with pytest.raises(ValueError, match="closed"):
+            links.fileno()
 
 
 def test_who_takes_nothing_does_not_make_the_server_deaf_to_the_others(server: ZMQLinks, raw_peer: RawPeer) -> None:

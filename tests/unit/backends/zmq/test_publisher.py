@@ -50,6 +50,11 @@ def test_nothing_is_bound_before_the_start(free_port: int) -> None:
             other.start()
 
 
+def test_before_the_start_there_is_nothing_to_wait_for() -> None:
+    with pytest.raises(NotStarted):
+        ZMQPublisher("tcp://127.0.0.1:0").fileno()
+
+
 def test_before_the_start_it_cannot_be_used_but_closed() -> None:
     publisher = ZMQPublisher(LOOPBACK)
 

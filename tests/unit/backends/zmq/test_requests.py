@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import select
 import socket as system_sockets
 import threading
 import time
@@ -278,6 +279,45 @@ def test_a_reply_after_malformed_ones_is_found() -> None:
 
     with other_make(answer) as address, closing(ZMQRequests([open_peer(address)])) as requests:
         assert list(requests.request(b"question", 5 * UNIT).values()) == [b"reply"]
+
+
+def test_one_who_floods_the_asker_does_not_hold_it_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_AT_ONCE", 5)
+
+    def answer(socket: zmq.Socket[bytes], frames: list[bytes]) -> None:
+        for reply in ([b"99", b"", b"other"],) * 50 + ([*frames[1:-1], b"reply"],):
+            socket.send_multipart([frames[0], *reply])
+
+    with other_make(answer) as address, closing(ZMQRequests([open_peer(address)])) as requests:
+        exchange = requests.begin(b"question", 5 * UNIT)
+        advances = 0
+        while not exchange.advance():
+            advances += 1
+            select.select([requests], [], [], max(0.0, exchange.next_timeout() - time.monotonic()))
+
+    assert list(exchange.replies.values()) == [b"reply"]
+    assert advances >= 50 // 5
+
+
+def test_a_new_connection_is_waited_for_like_the_former_one(
+    replies: ZMQReplies, requests: ZMQRequests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_PATIENCE", "_PATIENCE_TO_CONNECT"):
+        monkeypatch.setattr(module, name, 0.2)
+    descriptor, (former,) = requests.fileno(), requests._sockets.values()
+    exchange = requests.begin(b"question", 5 * UNIT)
+
+    def has_renewed() -> bool:
+        exchange.advance()
+        return former.closed
+
+    eventually(has_renewed)
+
+    with answering(replies):
+        while not exchange.advance():
+            select.select([requests], [], [], max(0.0, exchange.next_timeout() - time.monotonic()))
+    assert list(exchange.replies.values()) == [b"QUESTION"]
+    assert requests.fileno() == descriptor
 
 
 def test_closing_ends_a_request_at_once(requests: ZMQRequests) -> None:

@@ -409,6 +409,22 @@ def test_what_comes_while_a_subscriber_is_looked_after_is_received(
     assert subscriber.receive(5 * UNIT) == Received(b"frame", peer(publisher))
 
 
+def test_who_waits_for_the_descriptor_is_told_what_came_while_a_subscriber_was_looked_after(
+    publisher: ZMQPublisher, subscriber: ZMQSubscriber
+) -> None:
+    connect(subscriber, publisher)
+    assert subscriber.receive(0) is None
+    publisher.send(b"frame")
+    descriptor = int(subscriber.addr_sub[publisher.address].get(zmq.FD))
+    assert select.select([descriptor], [], [], 5 * UNIT)[0]
+
+    subscriber.look_after()
+
+    while (received := subscriber.receive(0)) is None:
+        assert select.select([subscriber], [], [], 5 * UNIT)[0]
+    assert received == Received(b"frame", peer(publisher))
+
+
 def test_looking_after_a_subscriber_that_receives_leaves_it_alone(subscriber: ZMQSubscriber) -> None:
     with in_background(lambda: subscriber.receive(None)) as waiting:
         assert waiting.is_pending()
