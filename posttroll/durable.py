@@ -18,20 +18,28 @@ from posttroll.errors import BindFailed, ConfigurationError, TimedOut
 from posttroll.forks import check_process
 from posttroll.journal.base import Journal
 from posttroll.links import LinkClient, LinkServer
-from posttroll.protocol.frames import Outcome
+from posttroll.protocol.frames import ACCEPTED, RELEASED, Outcome, rejected
 from posttroll.protocol.gaps import Tally
 from posttroll.protocol.link import Delivery, Receiver
 from posttroll.settings import Ports
 from posttroll.threads import is_held_here
 
-__all__ = ["Inbox", "Outbox", "State", "replay", "ttl_in_seconds"]
+__all__ = [
+    "Inbox",
+    "Outbox",
+    "State",
+    "consumer_receivers",
+    "outcome",
+    "peers_by_journal",
+    "replay",
+    "replay_receivers",
+    "ttl_in_seconds",
+]
 
 logger = logging.getLogger(__name__)
 
 _CREDIT = 200
 _LONGEST_NAME = 200
-_LONGEST_REASON = 2000
-_ACCEPTED = Outcome("accepted")
 
 State = Literal["accepted", "rejected", "released"]
 
@@ -133,19 +141,28 @@ class Inbox:
         on_news: Callable[[], None],
         start_at: str | dt.datetime = "new",
     ) -> None:
-        if not isinstance(consumer, str) or not 0 < len(consumer) <= _LONGEST_NAME:
-            raise ConfigurationError(f"durable is {consumer!r}, but must be a name of 1 to {_LONGEST_NAME} letters")
-        make_receiver = functools.partial(
-            Receiver, consumer=consumer, topics=list(topics), start_at=_start(start_at), credit=_CREDIT
-        )
+        make_receiver = consumer_receivers(consumer, topics, start_at)
         self._client = LinkClient(backend.open_links(None, Ports.read()), consumer, make_receiver, on_news).start()
         self.connect, self.part, self.disconnect = self._client.connect, self._client.part, self._client.disconnect
         self.take, self.stop = self._client.take, self._client.stop
 
     def settle(self, delivery: Delivery, state: State, reason: str = "") -> bool:
         """Tell the publisher what became of a delivery; return False if it is no longer this consumer's."""
-        outcome = _ACCEPTED if state == "accepted" else Outcome(state, reason[:_LONGEST_REASON])
-        return self._client.settle(delivery, outcome)
+        return self._client.settle(delivery, outcome(state, reason))
+
+
+def consumer_receivers(consumer: str, topics: Iterable[str], start_at: str | dt.datetime) -> Callable[[str], Receiver]:
+    """Return what makes the receivers of a consumer; `ConfigurationError` for what cannot be its name or its start."""
+    if not isinstance(consumer, str) or not 0 < len(consumer) <= _LONGEST_NAME:
+        raise ConfigurationError(f"durable is {consumer!r}, but must be a name of 1 to {_LONGEST_NAME} letters")
+    return functools.partial(
+        Receiver, consumer=consumer, topics=list(topics), start_at=_start(start_at), credit=_CREDIT
+    )
+
+
+def outcome(state: State, reason: str) -> Outcome:
+    """Return what a publisher is told of a delivery; of the reason, what fits."""
+    return rejected(reason) if state == "rejected" else ACCEPTED if state == "accepted" else RELEASED
 
 
 def _start(start_at: str | dt.datetime) -> str:
@@ -177,19 +194,8 @@ def replay(
 
     `TimedOut` when nothing came for `timeout` seconds before the end.
     """
-    make_receiver = functools.partial(
-        Receiver,
-        consumer="replay",
-        topics=list(topics),
-        start_at=_iso(since),
-        until=_iso(until),
-        distribution_mode="copy",
-        credit=_CREDIT,
-    )
-    peers: dict[str, list[Peer]] = {}
-    for peer, journal in links:
-        peers.setdefault(journal, []).append(peer)
-    for journal, places in peers.items():
+    make_receiver = replay_receivers(topics, since, until)
+    for journal, places in peers_by_journal(links).items():
         news = threading.Event()
         client = LinkClient(backend.open_links(None, Ports.read()), "replay", make_receiver, news.set).start()
         try:
@@ -199,8 +205,31 @@ def replay(
                 news.clear()
                 while (delivery := client.take()) is not None:
                     yield delivery
-                    client.settle(delivery, _ACCEPTED)
+                    client.settle(delivery, ACCEPTED)
                 if client.is_attached_to_any and not news.wait(timeout):
                     raise TimedOut(f"the replay from {places[0].uri} stopped: nothing came for {timeout:g} s")
         finally:
             client.stop()
+
+
+def replay_receivers(
+    topics: Iterable[str], since: dt.datetime | None, until: dt.datetime | None
+) -> Callable[[str], Receiver]:
+    """Return what makes the receivers of a replay; `TypeError` for what is no datetime."""
+    return functools.partial(
+        Receiver,
+        consumer="replay",
+        topics=list(topics),
+        start_at=_iso(since),
+        until=_iso(until),
+        distribution_mode="copy",
+        credit=_CREDIT,
+    )
+
+
+def peers_by_journal(links: Iterable[tuple[Peer, str]]) -> dict[str, list[Peer]]:
+    """Return where each journal is served."""
+    peers: dict[str, list[Peer]] = {}
+    for peer, journal in links:
+        peers.setdefault(journal, []).append(peer)
+    return peers

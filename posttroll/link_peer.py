@@ -1,10 +1,9 @@
-"""A thread that talks with other containers, over one channel, whoever connected to whom."""
+"""Talking with other containers, over one channel, whoever connected to whom."""
 
 from __future__ import annotations
 
 import logging
 import math
-import os
 import re
 import threading
 import time
@@ -18,7 +17,7 @@ from posttroll.backends.base import Arrival, LinkChannel, Peer
 from posttroll.errors import ConfigurationError, JournalError, RemoteProtocolError
 from posttroll.forks import check_process, is_this_process
 from posttroll.journal.opening import file_name, journal_opener
-from posttroll.links import arrivals, by_peer, take_turns
+from posttroll.links import LONGEST_TURN, Engine, arrivals, by_peer
 from posttroll.protocol import frames
 from posttroll.protocol.container import (
     Arrived,
@@ -32,13 +31,12 @@ from posttroll.protocol.container import (
     Wanted,
 )
 from posttroll.protocol.conversation import PeerInfo
-from posttroll.protocol.drops import Drops
 from posttroll.protocol.frames import Close, Outcome, Spoken
 from posttroll.protocol.link import Delivery, Patience
 from posttroll.protocol.outbound import Concluded, Tag
 from posttroll.protocol.queue import Queue, Shelf
 from posttroll.settings import read
-from posttroll.threads import Worker, is_held_here
+from posttroll.threads import is_held_here
 
 __all__ = ["LinkPeer", "Listener"]
 
@@ -52,7 +50,7 @@ _TARGET = re.compile(r"[\w.-]{1,200}")
 
 
 class Listener(Protocol):
-    """Who is told what happens, in the thread of a `LinkPeer`, which has to wait meanwhile."""
+    """Who is told what happens, in a turn of a `LinkPeer`, which has to wait meanwhile."""
 
     def on_wanted(self, peer: str) -> None:
         """There is something for a peer that is not connected: it is to be found."""
@@ -70,8 +68,8 @@ class Listener(Protocol):
         """A message was accepted or rejected, or has expired."""
 
 
-class LinkPeer:
-    """Talks with other containers under a name, from a thread of its own.
+class LinkPeer(Engine):
+    """Talks with other containers under a name.
 
     `directory`: where to keep what is to outlive the process. `silence`: seconds until a quiet peer is taken for gone.
     `bandwidth`: the most bytes/s to each of them.
@@ -86,23 +84,22 @@ class LinkPeer:
         silence: float = 10.0,
         bandwidth: float | None = None,
     ) -> None:
+        super().__init__(f"posttroll-peer-{name}", channel, f"messenger {name} has trouble")
         self.address = channel.address
         self.left_over = 0
         """How many messages there were to be sent at the start."""
         self._name = name
-        self._channel = channel
         self._directory = directory
-        self._drops = Drops()
         self._lock = threading.RLock()  # a signal handler may stop what it interrupts
         self._placing: set[int] = set()
-        self._process = os.getpid()
         self._sleeps_until = self._spoke_at = -math.inf
         self._max_age: float | None = read("journal_max_age") or None
         self._known: set[Peer] = set()
         self._on_arrival: dict[str, Callable[[], None]] = {}
         patience = Patience(interval=min(2.0, silence / 4), silence=silence)
         self._container = Container(name, uuid.uuid4().hex, self._open_shelf, patience, bandwidth)
-        self._worker = Worker(f"posttroll-peer-{name}", self._run, wake=channel.wake)
+        self._unanswered: set[Hashable] = set()
+        self._leaves_at = -math.inf
         self._tellers: dict[type[Event], Callable[[Any], None]] = {
             Arrived: lambda event: self._on_arrival[event.target](),
             Concluded: listener.on_outcome,
@@ -115,7 +112,10 @@ class LinkPeer:
         }
 
     def start(self) -> LinkPeer:
-        """Begin to talk, with what a former life has left to be sent; `JournalError`, and it is stopped then."""
+        """Begin to talk, in a thread, with what a former life has left to be sent.
+
+        `JournalError`, and it is stopped then.
+        """
         try:
             if self._directory is not None:
                 _make_directory(self._directory)
@@ -165,7 +165,7 @@ class LinkPeer:
     ) -> None:
         """Take in what others have for a target, so many deliveries of each at a time.
 
-        `on_arrival` is called, in this object's thread, when there is something to take. A prompt target tells what
+        `on_arrival` is called, in a turn, when there is something to take. A prompt target tells what
         became of a delivery as soon as there is nothing more to take, another one soon.
         """
         _check_target(target)
@@ -285,43 +285,60 @@ class LinkPeer:
     def _next_turn(self) -> float:
         return -math.inf if self._container.has_events else self._container.next_timeout()
 
-    def _run(self, worker: Worker) -> None:
-        try:
-            take_turns(worker, self._channel, self._turn, self._drops, f"messenger {self._name} has trouble")
-            with self._lock:
-                farewell = self._container.close(time.monotonic())
-                self._send(farewell)
-            self._await_answers({place for place, (frame, _) in farewell if isinstance(frame, Close)})
-        finally:
-            self._channel.close()
-
-    def _await_answers(self, places: set[Hashable]) -> None:
-        """Wait a moment for the answers to a farewell: ZeroMQ loses what was sent if the connection ends too soon."""
-        deadline = time.monotonic() + _FAREWELL_TIMEOUT
-        while places and not self._channel.closed and time.monotonic() < deadline:
-            for arrival in arrivals(self._channel, deadline):
-                if not arrival.bundle or any(isinstance(frame, Close) for frame, _ in self._decode(arrival, deadline)):
-                    places.discard(arrival.peer)
-
-    def _turn(self) -> None:
+    def leave(self) -> None:
+        """Say goodbye; ZeroMQ loses what was sent if the connection ends too soon, so wait a moment for the answers."""
         with self._lock:
-            deadline = self._sleeps_until = self._next_turn()
+            farewell = self._container.close(time.monotonic())
+            self._send(farewell)
+        self._unanswered = {place for place, (frame, _) in farewell if isinstance(frame, Close)}
+        self._leaves_at = time.monotonic() + _FAREWELL_TIMEOUT
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether to wait for an answer to the farewell."""
+        return bool(self._unanswered) and not self._channel.closed and time.monotonic() < self._leaves_at
+
+    def _hear_answers(self, deadline: float) -> bool:
+        has_come = False
+        for arrival in arrivals(self._channel, deadline, LONGEST_TURN):
+            has_come = True
+            spoken = self._decode(arrival, time.monotonic())
+            if not arrival.bundle or any(isinstance(frame, Close) for frame, _ in spoken):
+                self._unanswered.discard(arrival.peer)
+        return has_come
+
+    def turn(self, deadline: float) -> bool:
+        """Take in what has come, tell of it, and send what is due."""
+        if self._unanswered:
+            return self._hear_answers(deadline)
+        has_come = False
         for arrival in self._arrivals(deadline):
+            has_come = True
             self._take_in(arrival, time.monotonic())
             self._tell()  # before more is looked for, as somebody may wait for it
         with self._lock:
             self._sleeps_until = -math.inf
             self._speak(time.monotonic())
         self._tell()
+        return has_come
+
+    def next_timeout(self) -> float:
+        """Return when there is something to be said, or told; who has something to say before may do so instead."""
+        if self._unanswered:
+            return self._leaves_at
+        with self._lock:
+            self._sleeps_until = self._next_turn()
+            return self._sleeps_until
 
     def _arrivals(self, deadline: float) -> Iterator[Arrival]:
         """Wait for something to arrive, and give that and what is known to have come with it."""
         arrival = self._channel.receive(None if deadline == math.inf else max(0.0, deadline - time.monotonic()))
         if arrival is None:  # as it was woken, perhaps, and again and again, which is no reason to hear nobody
             arrival = self._channel.receive(0)
+        end = time.monotonic() + LONGEST_TURN
         while arrival is not None:
             yield arrival
-            arrival = self._channel.receive(0) if self._channel.has_more else None
+            arrival = self._channel.receive(0) if self._channel.has_more and time.monotonic() < end else None
 
     def _speak(self, now: float) -> None:
         self._spoke_at = now

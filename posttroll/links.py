@@ -1,17 +1,20 @@
-"""The threads that move frames between links and a transport.
+"""Moving frames between links and a transport.
 
-A `LinkServer` serves the consumers of a publisher's journal, a `LinkClient` attaches one consumer to the journals of
-many publishers. The rules are in `posttroll.protocol.link`.
+A `LinkServer` serves the consumers of a publisher's journal, from a thread; a `LinkClient` attaches one consumer to the
+journals of many publishers, from a thread or, as any `Engine`, driven by a loop. The rules are in
+`posttroll.protocol.link`.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
+import math
 import os
 import threading
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,15 +32,20 @@ from posttroll.protocol.node import Node
 from posttroll.protocol.source import Source
 from posttroll.threads import Worker, is_held_here
 
-__all__ = ["LinkClient", "LinkServer", "arrivals", "by_peer", "take_turns"]
+__all__ = ["LONGEST_TURN", "PAUSE_AFTER_TROUBLE", "Engine", "LinkClient", "LinkServer", "arrivals", "by_peer"]
 
 logger = logging.getLogger(__name__)
+
+LONGEST_TURN = 0.005
+"""Seconds that an engine takes in what comes before it does the rest of its turn."""
+
+PAUSE_AFTER_TROUBLE = 1.0
+"""Seconds until a turn is tried again."""
 
 _MOST_IN_A_TURN = 100
 # What comes in quick succession shares a transaction, which others have to wait for.
 _BETWEEN_TURNS = 0.002
 _EXPIRY_INTERVAL = 10.0
-_PAUSE_AFTER_TROUBLE = 1.0
 _PATIENCE = 10.0
 _LARGE_BUNDLE = 2**18
 _LONGEST_SILENCE = 0.02
@@ -129,11 +137,11 @@ class LinkServer:
         except JournalError as error:
             if not worker.stopping and self._drops.add("journal", time.monotonic()):
                 logger.error("publisher %s cannot serve its consumers, will try again: %s", self._name, error)
-            worker.wait(_PAUSE_AFTER_TROUBLE)
+            worker.wait(PAUSE_AFTER_TROUBLE)
         except Exception:
             if not worker.stopping and self._drops.add("trouble", time.monotonic()):
                 logger.exception("publisher %s has trouble with its links, will try again", self._name)
-            worker.wait(_PAUSE_AFTER_TROUBLE)
+            worker.wait(PAUSE_AFTER_TROUBLE)
 
     def _listen(self, deadline: float) -> None:
         for arrival in arrivals(self._channel, deadline):
@@ -176,6 +184,60 @@ class LinkServer:
             self._on_expired(consumer, count)
 
 
+class Engine(ABC):
+    """Talks over a channel in turns: its own thread waits in them, or else a task of a loop waits between them.
+
+    A task does not `start` it, as that is for the thread. `trouble` is what the log says when a turn fails.
+    """
+
+    def __init__(self, name: str, channel: LinkChannel, trouble: str) -> None:
+        self.name = name
+        self._channel = channel
+        self._trouble = trouble
+        self._drops = Drops()
+        self._process = os.getpid()
+        self._worker = Worker(name, self._run, wake=channel.wake)
+
+    @abstractmethod
+    def turn(self, deadline: float) -> bool:
+        """Take in what has come, or comes until the deadline, and send what is due; return whether anything came.
+
+        There may be more then. Nothing is waited for if the deadline is over.
+        """
+
+    @abstractmethod
+    def next_timeout(self) -> float:
+        """Return when the next turn is due, though nothing comes; what makes it due earlier wakes the channel."""
+
+    @abstractmethod
+    def leave(self) -> None:
+        """Take leave of all, as the last thing but turns, for as long as `is_leaving`."""
+
+    @property
+    @abstractmethod
+    def is_leaving(self) -> bool:
+        """Whether there are answers to come, after `leave`."""
+
+    def tell_trouble(self, error: Exception) -> None:
+        """Log what ended a turn, now and then."""
+        if not self._channel.closed and self._drops.add("trouble", time.monotonic()):
+            logger.error("%s, will try again", self._trouble, exc_info=error)
+
+    def _run(self, worker: Worker) -> None:
+        try:
+            while not worker.stopping and not self._channel.closed:
+                try:
+                    self.turn(self.next_timeout())
+                except Exception as error:
+                    self.tell_trouble(error)
+                    worker.wait(PAUSE_AFTER_TROUBLE)
+            self.leave()
+            while self.is_leaving:
+                self.turn(self.next_timeout())
+        finally:
+            self._channel.close()
+
+
 @dataclass(eq=False)
 class _Attachment:
     """A receiver, where its sender may be, and where it was last heard."""
@@ -190,10 +252,10 @@ class _Attachment:
         return [self.speaks_to] if self.receiver.state == "attached" else self.peers
 
 
-class LinkClient:
-    """Attaches a consumer to journals and hands over what they send, from a thread of its own.
+class LinkClient(Engine):
+    """Attaches a consumer to journals and hands over what they send.
 
-    `on_news` is called, in that thread, when there is something to take, or an attachment has ended.
+    `on_news` is called, in a turn, when there is something to take, or an attachment has ended.
     `make_receiver` returns the receiver of a new attachment; its argument is the name that it is to have.
     """
 
@@ -204,21 +266,18 @@ class LinkClient:
         make_receiver: Callable[[str], Receiver],
         on_news: Callable[[], None],
     ) -> None:
-        self._channel = channel
+        super().__init__(f"posttroll-link-{consumer}", channel, f"consumer {consumer} has trouble with its links")
         self._consumer = consumer
         self._make_receiver = make_receiver
         self._on_news = on_news
-        self._drops = Drops()
         self._lock = threading.RLock()  # a signal handler may stop what it interrupts
         self._attachments: dict[str, _Attachment] = {}
         self._by_peer: dict[Hashable, _Attachment] = {}
         self._untold = 0
         self._tell_by = 0.0
-        self._process = os.getpid()
-        self._worker = Worker(f"posttroll-link-{consumer}", self._run, wake=channel.wake)
 
     def start(self) -> LinkClient:
-        """Begin to receive."""
+        """Begin to receive, in a thread."""
         self._worker.start()
         return self
 
@@ -321,35 +380,37 @@ class LinkClient:
         finally:
             self._channel.close()
 
-    def _run(self, worker: Worker) -> None:
-        try:
-            self._serve(worker)
-        finally:
-            self._channel.close()
-
-    def _serve(self, worker: Worker) -> None:
-        trouble = f"consumer {self._consumer} has trouble with its links"
-        take_turns(worker, self._channel, self._turn, self._drops, trouble)
+    def leave(self) -> None:
+        """Detach from all, without waiting for answers."""
         with self._lock:
             for attachment in self._attachments.values():
                 attachment.receiver.detach()
         self._speak(time.monotonic())
 
-    def _turn(self) -> None:
-        has_news = False
-        for arrival in arrivals(self._channel, self._next_timeout()):
+    @property
+    def is_leaving(self) -> bool:
+        """Not at all, as no answers are waited for."""
+        return False
+
+    def turn(self, deadline: float) -> bool:
+        """Take in what has come, and tell what is to be told."""
+        has_come = has_news = False
+        for arrival in arrivals(self._channel, deadline, LONGEST_TURN):
+            has_come = True
             has_news |= self._take_in(arrival, time.monotonic())
         if not self._untold or time.monotonic() >= self._tell_by:
             has_news |= self._speak(time.monotonic())
         if has_news:
             self._on_news()
+        return has_come
 
-    def _next_timeout(self) -> float | None:
+    def next_timeout(self) -> float:
+        """Return when something is to be told again."""
         with self._lock:
             moments = [one.receiver.next_timeout() for one in self._attachments.values() if one.peers]
             if self._untold:
                 moments.append(self._tell_by)
-        return min(moments, default=None)
+        return min(moments, default=math.inf)
 
     def _take_in(self, arrival: Arrival, now: float) -> bool:
         """Take note of what came; return whether the application is to look."""
@@ -423,25 +484,19 @@ class LinkClient:
         return bool(ended)
 
 
-def take_turns(worker: Worker, channel: LinkChannel, turn: Callable[[], None], drops: Drops, trouble: str) -> None:
-    """Do one turn after another until the end; if one fails, tell of the trouble, now and then, and pause."""
-    while not worker.stopping and not channel.closed:
-        try:
-            turn()
-        except Exception:
-            if not channel.closed and drops.add("trouble", time.monotonic()):
-                logger.exception("%s, will try again", trouble)
-            worker.wait(_PAUSE_AFTER_TROUBLE)
+def arrivals(channel: LinkChannel, deadline: float, longest: float = math.inf) -> Iterator[Arrival]:
+    """Wait for something to arrive until the deadline; give that and what came with it, but not without end.
 
-
-def arrivals(channel: LinkChannel, deadline: float | None) -> Iterator[Arrival]:
-    """Wait for something to arrive until the deadline; give that and what came with it, but not without end."""
-    arrival = channel.receive(None if deadline is None else max(0.0, deadline - time.monotonic()))
+    Nothing more is given after `longest` seconds.
+    """
+    arrival = channel.receive(None if deadline == math.inf else max(0.0, deadline - time.monotonic()))
     if arrival is None:  # as it was woken, perhaps, and again and again, which is no reason to hear nobody
         arrival = channel.receive(0)
     if arrival is not None:
+        end = time.monotonic() + longest
         yield arrival
-        yield from itertools.islice(iter(lambda: channel.receive(0), None), _MOST_IN_A_TURN - 1)
+        more = iter(lambda: channel.receive(0) if time.monotonic() < end else None, None)
+        yield from itertools.islice(more, _MOST_IN_A_TURN - 1)
 
 
 def _place(peer: Hashable) -> str:

@@ -9,14 +9,8 @@ from queue import Queue
 from typing import Any, Literal
 
 from posttroll.message import Message
-from posttroll.subscriber import (
-    Acknowledge,
-    Address,
-    Nameserver,
-    StartAt,
-    Subscriber,
-    create_subscriber_from_dict_config,
-)
+from posttroll.subscriber import Subscriber, create_subscriber_from_dict_config
+from posttroll.subscription import Acknowledge, Address, Nameserver, StartAt
 from posttroll.threads import Worker
 
 __all__ = ["Listener", "ListenerContainer"]

@@ -2,46 +2,78 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from posttroll.backends.base import Peer, SubscribeChannel
 from posttroll.backends.registry import configured_backend
 from posttroll.errors import MessageError, RequestTimeout
 from posttroll.message import Message
 from posttroll.protocol.addresses import host_of, nameserver_uri
+from posttroll.protocol.search import Entries, Search, merged, no_answer
 from posttroll.protocol.topics import as_prefix
 from posttroll.settings import read
 
-__all__ = ["Nameserver", "NameserverClient", "get_pub_address", "get_pub_addresses", "give_up", "open_feed"]
+__all__ = [
+    "OTHERS_GRACE",
+    "Inquiry",
+    "Nameserver",
+    "NameserverClient",
+    "get_pub_address",
+    "get_pub_addresses",
+    "give_up",
+    "open_feed",
+]
 
 logger = logging.getLogger(__name__)
 
 _SUBJECT = "/oper/ns"
 _FEED_TOPIC = as_prefix("/address").encode()
-_OTHER_NAMESERVERS_GRACE = 0.2
-_FIRST_PAUSE = 0.02
-_LONGEST_PAUSE = 0.5
+
+OTHERS_GRACE = 0.2
+"""Seconds that other nameservers have to answer, too, once one did."""
 
 Nameserver = str | Iterable[str] | Literal[False] | None
 """A host, ``host:port`` or ``tcp://host:port``, or several of them; nothing means this host."""
 
 
-class NameserverClient:
-    """Asks one or several nameservers, over connections that are kept; `close` may come from any thread."""
+class Inquiry:
+    """Connections to nameservers, the question to ask them and what their replies say; whoever waits for them."""
 
     def __init__(self, nameserver: Nameserver = "localhost") -> None:
         backend = configured_backend()
         names = [nameserver] if isinstance(nameserver, str) else nameserver
         _, port = backend.nameserver_ports()[0]
         self.peers = [Peer(nameserver_uri(name, port), backend.name) for name in dict.fromkeys(names or ["localhost"])]
-        self._channel = backend.open_request(self.peers)
+        self.channel = backend.open_request(self.peers)
+
+    @property
+    def places(self) -> str:
+        """Where the nameservers are, to be told."""
+        return ", ".join(peer.uri for peer in self.peers)
+
+    def question(self, service: str) -> bytes:
+        """Return what to ask."""
+        return Message(_SUBJECT, "request", {"service": service}).encode().encode()
+
+    def entries(self, replies: Mapping[Peer, bytes], timeout: float) -> Entries:
+        """Return what the replies that came in time say; `RequestTimeout` if there are none."""
+        if not replies:
+            raise no_answer(timeout, self.places)
+        return merged(_entries(peer, reply) for peer, reply in replies.items())
+
+
+class NameserverClient:
+    """Asks one or several nameservers, over connections that are kept; `close` may come from any thread."""
+
+    def __init__(self, nameserver: Nameserver = "localhost") -> None:
+        self._inquiry = Inquiry(nameserver)
+        self.peers, self.places = self._inquiry.peers, self._inquiry.places
         self.closed = False
 
     def __enter__(self) -> Self:
@@ -52,20 +84,15 @@ class NameserverClient:
     ) -> None:
         self.close()
 
-    def ask(self, service: str, timeout: float) -> list[dict[str, Any]]:
+    def ask(self, service: str, timeout: float) -> Entries:
         """Return the entries of a service, of all with ""; `RequestTimeout` if no nameserver answers in time."""
-        request = Message(_SUBJECT, "request", {"service": service}).encode().encode()
-        replies = self._channel.request(request, timeout, _OTHER_NAMESERVERS_GRACE)
-        if not replies:
-            raise RequestTimeout(f"Didn't get an address after {timeout:g} seconds.")
-        return list(
-            {entry["URI"]: entry for peer, reply in replies.items() for entry in _entries(peer, reply)}.values()
-        )
+        request = self._inquiry.question(service)
+        return self._inquiry.entries(self._inquiry.channel.request(request, timeout, OTHERS_GRACE), timeout)
 
     def close(self) -> None:
         """Disconnect; harmless when closed."""
         self.closed = True
-        self._channel.close()
+        self._inquiry.channel.close()
 
 
 def open_feed(nameservers: Iterable[Peer]) -> SubscribeChannel:
@@ -81,7 +108,7 @@ def open_feed(nameservers: Iterable[Peer]) -> SubscribeChannel:
     return feed
 
 
-def _entries(peer: Peer, reply: bytes) -> list[dict[str, Any]]:
+def _entries(peer: Peer, reply: bytes) -> Entries:
     """Return the usable entries of a reply."""
     try:
         data = Message.decode(reply).data
@@ -114,9 +141,7 @@ def give_up(thread: int) -> None:
         client.close()
 
 
-def get_pub_address(
-    name: str, timeout: float = 10, nameserver: Nameserver = "localhost"
-) -> list[dict[str, Any]] | Literal[""]:
+def get_pub_address(name: str, timeout: float = 10, nameserver: Nameserver = "localhost") -> Entries | Literal[""]:
     """Return the addresses that publish the service `name`, "" if there is none; `TimeoutError`.
 
     `nameserver`: one or several; what they know is put together, and one that does not answer delays none.
@@ -127,41 +152,34 @@ def get_pub_address(
 
 def get_pub_addresses(
     names: str | Iterable[str] | None = None, timeout: float = 10, nameserver: Nameserver = "localhost"
-) -> list[dict[str, Any]]:
+) -> Entries:
     """Return the addresses that publish the services `names` (None: all), asking for `timeout` seconds at most.
 
     It waits until there is one for each name, or the time is over; `TimeoutError` if no nameserver ever answered.
     """
-    wanted = [""] if names is None else [names] if isinstance(names, str) else list(names)
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in wanted}
-    deadline = time.monotonic() + timeout
-    has_answered = False
-    pause, longest_pause = _FIRST_PAUSE, min(timeout / 20, _LONGEST_PAUSE)
+    search = Search(names, timeout, time.monotonic())
     feed: SubscribeChannel | None = None
     with NameserverClient(nameserver) as client, _under_way(client), ExitStack() as resources:
         while timeout > 0:
-            for name in [name for name, entries in found.items() if not entries]:
+            for name in search.missing():
                 try:
-                    found[name] = client.ask(name, max(0.0, deadline - time.monotonic()))
-                    has_answered = True
+                    search.answered(name, client.ask(name, search.left(time.monotonic())))
                 except RequestTimeout:
-                    if client.closed or not has_answered:
-                        raise RequestTimeout(f"Didn't get an address after {timeout:g} seconds.") from None
-            left = deadline - time.monotonic()
-            if all(found.values()) or left <= 0:
+                    if client.closed:
+                        raise no_answer(timeout, client.places) from None
+                    search.unanswered(client.places)
+            if search.is_over(time.monotonic()):
                 break
             if feed is None:
                 feed = resources.enter_context(closing(open_feed(client.peers)))
-            pause = min(2 * pause, longest_pause)
-            _await_news(feed, [name for name, entries in found.items() if not entries], min(pause, left))
-    return list({entry["URI"]: entry for entries in found.values() for entry in entries}.values())
+            _await_news(feed, search)
+    return search.entries()
 
 
-def _await_news(feed: SubscribeChannel, names: Iterable[str], timeout: float) -> None:
-    """Wait until the feed can be heard, or tells of one of the services; `timeout` seconds at most."""
-    wanted = [json.dumps(name).encode() if name else b"" for name in names]
-    deadline = time.monotonic() + timeout
+def _await_news(feed: SubscribeChannel, search: Search) -> None:
+    """Wait until the feed can be heard, tells of what is missing, or it is time to ask for that."""
+    deadline = search.next_round(time.monotonic())
     while (left := deadline - time.monotonic()) > 0:
         received = feed.receive(left)
-        if received is None or received.connected or any(name in received.frame for name in wanted):
+        if received is None or received.connected or search.concerns(received.frame):
             return

@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import datetime as dt
-import functools
-import itertools
-import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any
 
 from posttroll.address_listener import AddressListener as _AddressListener
-from posttroll.address_listener import check_room, is_lack_of_room
-from posttroll.backends.base import Batch, Peer
-from posttroll.backends.registry import configured_backend, find_backend
-from posttroll.errors import ConfigurationError, TransportError
 from posttroll.lookup import get_pub_address, get_pub_addresses, give_up
-from posttroll.message import CURRENT_MESSAGE_VERSION, Message, MessageError
-from posttroll.protocol.delivery import Delivery
-from posttroll.protocol.drops import Drops
-from posttroll.protocol.gaps import Gaps
+from posttroll.message import Message
 from posttroll.protocol.topics import as_prefixes
-from posttroll.settings import read
-
-if TYPE_CHECKING:
-    from posttroll.durable import Inbox, State
-    from posttroll.protocol.link import Delivery as LinkDelivery
+from posttroll.subscription import (
+    NO_MORE,
+    Inbox,
+    NSSubscription,
+    StartAt,
+    SubscribeArguments,
+    Subscription,
+    arguments_with_nameserver,
+    arguments_without_nameserver,
+    link_of,
+)
 
 __all__ = [
     "NSSubscriber",
@@ -38,34 +34,8 @@ __all__ = [
     "get_pub_addresses",
 ]
 
-logger = logging.getLogger(__name__)
 
-Address = str | Mapping[str, Any]
-Callback = Callable[[Message], object]
-Nameserver = str | Iterable[str]
-StartAt = Literal["new", "first"] | dt.datetime
-Acknowledge = Literal["auto", "manual"]
-
-_LEAVING_SILENCE = 1.0
-_NO_MORE: Any = object()
-_DURABLE_IN_TURN = 50
-_OPTIONS = ("message_filter", "durable", "start_at", "acknowledge")
-_NAMESERVER_ONLY = ("nameserver", "port", "services", "addr_listener", "timeout")
-_NAMESERVER_DEFAULTS = {
-    "services": "",
-    "topics": "pytroll:/",
-    "addr_listener": False,
-    "addresses": None,
-    "timeout": 10,
-    "translate": False,
-}
-
-
-class _Stoppable(Protocol):
-    def stop(self) -> None: ...
-
-
-class Subscriber:
+class Subscriber(Subscription):
     """Receives from publishers at known addresses.
 
     An address is a text or a dict with ``URI`` and perhaps ``backend``, as nameservers give it. `topics` are the
@@ -78,150 +48,14 @@ class Subscriber:
     A message counts as accepted when `recv` is asked for the next one, unless `acknowledge` is "manual".
     """
 
-    def __init__(
-        self,
-        addresses: Address | Iterable[Address],
-        topics: str | Iterable[str] = "",
-        message_filter: Callable[[Message], object] | None = None,
-        translate: bool = False,
-        durable: str | None = None,
-        start_at: StartAt = "new",
-        acknowledge: Acknowledge = "auto",
-    ) -> None:
-        if acknowledge not in ("auto", "manual"):
-            raise ConfigurationError(f"acknowledge is {acknowledge!r}, but must be auto or manual")
-        self._backend = configured_backend()
-        self._topics = as_prefixes(topics)
-        self._is_manual = acknowledge == "manual"
-        max_size = read("max_message_size")
-        self._delivery = Delivery(functools.partial(Message.decode, max_size=max_size), message_filter, translate)
-        self._addresses: dict[str, dict[str, Any]] = {}
-        self._hooks: dict[Peer, Callback] = {}
-        self._hook_numbers = itertools.count(1)
-        self._helpers: list[_Stoppable] = []
-        self._running: bool | None = None
-        self._arrived: Iterator[Message | None] = iter(())
-        self._gaps = Gaps(self._heartbeat_data)
-        self._troubles = Drops()
-        self._channel = self._backend.open_subscribe()
-        self._inbox: Inbox | None = None
-        try:
-            if durable is not None:
-                self._inbox = self._open_inbox(durable, start_at)
-            self.update(addresses)
-        except BaseException:
-            self.stop()
-            raise
-
     def _open_inbox(self, durable: str, start_at: StartAt) -> Inbox:
         # Imported for those who are durable: most are not, and start the quicker.
         from posttroll.durable import Inbox
 
         return Inbox(self._backend, durable, self._topics, self._channel.wake, start_at)
 
-    @staticmethod
-    def _magickfy_topics(topics: str | Iterable[str] | None) -> list[str] | None:
-        return None if topics is None else as_prefixes(topics)
-
-    @property
-    def addresses(self) -> Collection[dict[str, Any]]:
-        """The addresses it is connected to, as dicts."""
-        return list(self._addresses.values())
-
-    @property
-    def subscribers(self) -> Collection[Any]:
-        """The sockets, where the backend has some."""
-        return list(getattr(self._channel, "addr_sub", {}).values())
-
-    @property
-    def running(self) -> bool | None:
-        """None before the first `recv`, then whether it was not yet closed."""
-        return self._running
-
-    @property
-    def drops(self) -> Mapping[str, int]:
-        """How many messages and addresses were refused, by reason."""
-        return self._delivery.drops.counts
-
-    @property
-    def missed(self) -> int:
-        """How many messages did not arrive here that publishers with a journal have sent, by their heartbeats."""
-        return self._gaps.missed
-
-    def add(self, address: Address, topics: str | Iterable[str] | None = None) -> None:
-        """Connect to one more address, for the same topics or others; a known one stays as it is.
-
-        A durable subscriber goes on in another way if the address has a new ``link``. Other topics than its own are
-        for addresses without ``link`` only.
-        """
-        item = _as_dict(address, self._backend.name)
-        known = self._addresses.get(item["URI"])
-        link = None if self._inbox is None else _link(item)
-        former = None if self._inbox is None or known is None else _link(known)
-        if known is not None and former == link:
-            return
-        if self._inbox is not None and link is not None:
-            self._inbox.connect(*link)
-        else:
-            frames = _frames(self._topics if topics is None else as_prefixes(topics))
-            peer = _peer(item)
-            if self._inbox is not None:
-                logger.warning(
-                    "%s keeps no journal (or a nameserver hides it): its messages are not durable", item["URI"]
-                )
-            self._channel.connect(peer, self._gaps.connect(peer, frames) if "journal" in item else frames)
-        self._addresses[item["URI"]] = item
-        if known is not None and not (link and former and link[0] == former[0]):
-            self._disconnect(known, _LEAVING_SILENCE)
-        logger.debug("connected to %s", item["URI"])
-
-    def remove(self, address: Address) -> None:
-        """Disconnect from an address; an unknown one is ignored."""
-        self._forget(address, linger=0.0)
-
-    def part(self, entry: Address) -> None:
-        """Disconnect from an address that a nameserver withdrew, once what is still on its way has come."""
-        self._forget(entry, linger=_LEAVING_SILENCE)
-
-    def _forget(self, address: Address, linger: float) -> None:
-        item = self._addresses.pop(_as_dict(address, "")["URI"], None)
-        if item is not None:
-            self._disconnect(item, linger)
-            logger.debug("disconnected from %s", item["URI"])
-
-    def _disconnect(self, item: Mapping[str, Any], linger: float) -> None:
-        if self._inbox is not None and (link := _link(item)):
-            peer, _ = link
-            forget = self._inbox.part if linger else self._inbox.disconnect
-            forget(peer)
-        else:
-            forget = self._gaps.part if linger else self._gaps.disconnect
-            forget(_peer(item))
-            self._channel.disconnect(_peer(item), linger)
-
-    def update(self, addresses: Address | Iterable[Address]) -> bool:
-        """Connect and disconnect so that exactly these addresses remain; return whether anything changed."""
-        wanted = {item["URI"]: item for item in (_as_dict(one, self._backend.name) for one in _as_list(addresses))}
-        before = list(self._addresses.items())
-        unwanted = self._addresses.keys() - wanted.keys()
-        for item in wanted.values():
-            self.add(item)
-        for uri in unwanted:  # after the others, as what came from a journal is kept while it has an address
-            self.remove(uri)
-        return list(self._addresses.items()) != before
-
-    def add_hook_sub(self, address: Address, topics: str | Iterable[str], callback: Callback) -> None:
-        """Subscribe to one more address, whose messages go to `callback` in the thread that runs `recv`."""
-        self._add_hook(address, _frames(as_prefixes(topics)), callback)
-
-    def add_hook_pull(self, address: Address, callback: Callback) -> None:
-        """Pull from a queue, such as ``inproc://orders``; its messages go to `callback` as above."""
-        self._add_hook(address, None, callback)
-
-    def _add_hook(self, address: Address, frames: list[bytes] | None, callback: Callback) -> None:
-        peer = _peer(_as_dict(address, self._backend.name), tag=f"hook {next(self._hook_numbers)}")
-        self._hooks[peer] = callback
-        self._channel.connect(peer, frames)
+    def _abandon(self) -> None:
+        self.stop()
 
     def recv(self, timeout: float | None = None) -> Iterator[Message | None]:
         """Yield messages, and None whenever `timeout` seconds pass without one (None: never); end when closed.
@@ -252,27 +86,6 @@ class Subscriber:
         """Do the same as `recv`."""
         return self.recv(**kwargs)
 
-    def accept(self, message: Message) -> bool:
-        """Have a message never come again to those of the durable name; return False if it is somebody else's now.
-
-        That is so when this process was not heard of for so long that the message was given to another one. Messages
-        that are not durable have nobody to tell: True. A copy of a message that was pickled is not durable.
-        """
-        return self._settle(message, "accepted")
-
-    def release(self, message: Message) -> bool:
-        """Have a message come again, to this subscriber or to another one of its name; return as `accept` does."""
-        return self._settle(message, "released")
-
-    def reject(self, message: Message, reason: str = "") -> bool:
-        """Have a message set aside by its publisher, with the reason; return as `accept` does."""
-        return self._settle(message, "rejected", reason)
-
-    def _settle(self, message: Message, state: State, reason: str = "") -> bool:
-        if message.delivery is None:
-            return True
-        return self._inbox is not None and self._inbox.settle(message.delivery, state, reason)
-
     def replay(
         self,
         since: dt.datetime | None = None,
@@ -289,7 +102,7 @@ class Subscriber:
         from posttroll.durable import replay
 
         prefixes = self._topics if topics is None else as_prefixes(topics)
-        links = [link for item in self._addresses.values() if (link := _link(item))]
+        links = [link for item in self._addresses.values() if (link := link_of(item))]
         for delivery in replay(self._backend, links, prefixes, since, until, timeout):
             message, _ = self._decode(delivery)
             if message is not None:
@@ -299,80 +112,25 @@ class Subscriber:
         """Return the next message for the application; the time that others take counts, too."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            # Asked for anew each time, as a hook may receive meanwhile, and begin another batch.
-            while (message := next(self._arrived, _NO_MORE)) is not _NO_MORE:
+            while (message := self._take_arrived()) is not NO_MORE:
                 if message is not None:
                     return message
                 if not self._running or (deadline is not None and time.monotonic() >= deadline):
                     return None
-            arrived = self._wait(deadline) if self._inbox is None else self._wait_for_either(self._inbox, deadline)
+            arrived = self._wait(deadline)
             if arrived is None:
                 return None
             self._arrived = arrived
 
     def _wait(self, deadline: float | None) -> Iterator[Message | None] | None:
-        """Return what gives the messages that came next; None at the deadline, when woken and when closed."""
-        batch = self._channel.receive_batch(None if deadline is None else max(0.0, deadline - time.monotonic()))
-        return None if batch is None else self._accept(batch)
-
-    def _wait_for_either(self, inbox: Inbox, deadline: float | None) -> Iterator[Message | None] | None:
-        """Do the same for plain and durable messages, some of each in turn; None at the deadline and when closed."""
-        # Twice, as news of durable messages ends a wait, and may come faster than they are taken.
-        while (arrived := self._wait(0.0) or self._wait(0.0)) is None:
-            delivery = inbox.take()
-            if delivery is not None:
-                others = itertools.islice(iter(inbox.take, None), _DURABLE_IN_TURN)
-                return map(self._open, itertools.chain([delivery], others), itertools.repeat(inbox.settle))
-            arrived = self._wait(deadline)
+        """Return what gives the messages that came next; None at the deadline, and when closed."""
+        if self._inbox is None:
+            return self._receive(_seconds_until(deadline))
+        while (arrived := self._look()) is None:
+            arrived = self._receive(_seconds_until(deadline))
             if arrived is not None or self._channel.closed or (deadline is not None and time.monotonic() >= deadline):
                 return arrived
         return arrived
-
-    def _open(self, delivery: LinkDelivery, settle: Callable[[LinkDelivery, State, str], object]) -> Message | None:
-        """Return the message of a delivery; settle those that are not wanted, or are none."""
-        message, complaint = None, ""
-        state: State = "released"  # as it is if a signal handler raises in the midst of it
-        try:
-            message, complaint = self._decode(delivery)
-            state = "rejected" if complaint else "accepted"
-        finally:
-            if message is None:
-                settle(delivery, state, complaint)
-        return message
-
-    def _decode(self, delivery: LinkDelivery) -> tuple[Message | None, str]:
-        """Return the message of a delivery if it is wanted, and what is wrong with it, if anything is."""
-        now = time.monotonic()
-        message = self._delivery.decode(delivery.payload, delivery.address, now)
-        if message is None:
-            return None, "no message"
-        is_wanted = self._delivery.wants(message, delivery.address, now)
-        if is_wanted is None:
-            return None, "the filter failed"
-        message.delivery = delivery
-        return message if is_wanted else None, ""
-
-    def _accept(self, batch: Batch) -> Iterator[Message | None]:
-        """Return what decodes each frame when it is asked for, and gives None for those that go to a hook."""
-        source = itertools.repeat(batch.peer.uri), itertools.repeat(time.monotonic())
-        callback = self._hooks.get(batch.peer)
-        if callback is None:
-            return map(self._delivery.accept, self._count_missed(batch), *source)
-        return map(self._delivery.call, itertools.repeat(callback), batch.frames, *source)
-
-    def _count_missed(self, batch: Batch) -> list[bytes]:
-        """Return the frames that are for the application, once it is known what else should have come."""
-        before = self._gaps.missed
-        frames = self._gaps.receive(batch.peer, batch.frames)
-        if self._gaps.missed > before and self._troubles.add("missed", time.monotonic()):
-            logger.warning("%d messages from %s did not arrive", self._gaps.missed - before, batch.peer.uri)
-        return frames
-
-    def _heartbeat_data(self, frame: bytes) -> object:
-        try:
-            return Message.decode(frame).data
-        except MessageError:
-            return None
 
     def stop(self) -> None:
         """Disconnect from all and end `recv`, from any thread; harmless when stopped.
@@ -394,32 +152,12 @@ class Subscriber:
         """Do the same as `stop`."""
         self.stop()
 
-    def meet(self, entry: Address) -> bool:
-        """Connect to an address that a nameserver gave, unless it cannot or may not be used.
 
-        Return False if there is no room for it now, so that it is worth another try later.
-        """
-        try:
-            item = _as_dict(entry, self._backend.name)
-            self._check_discovered(item)
-            if item["URI"] not in self._addresses:
-                check_room(len(self._addresses), "connections are open")
-            self.add(item)
-        except (ConfigurationError, TransportError, KeyError, TypeError, ValueError, NotImplementedError) as error:
-            if self._delivery.drops.add("address refused", time.monotonic()):
-                logger.warning("address from the nameserver refused: %.200s: %.200s", entry, error)
-            return not is_lack_of_room(error)
-        return True
-
-    def _check_discovered(self, item: Mapping[str, Any]) -> None:
-        version = str(item.get("supported_message_version", CURRENT_MESSAGE_VERSION))
-        if version > CURRENT_MESSAGE_VERSION:
-            raise ConfigurationError(f"it writes messages of version {version!r}, newer than {CURRENT_MESSAGE_VERSION}")
-        if find_backend(item["backend"]).strength < self._backend.strength:
-            raise ConfigurationError(f"backend {item['backend']} is weaker than the configured {self._backend.name}")
+def _seconds_until(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
-class NSSubscriber:
+class NSSubscriber(NSSubscription):
     """Receives from all who publish one of the services, as a nameserver knows them.
 
     `services`: a name or several; "" means all, None no one. `addr_listener`: also connect to those who come later,
@@ -428,31 +166,8 @@ class NSSubscriber:
     `durable`, `start_at`, `acknowledge`: see `Subscriber`; who is durable has an address listener in any case.
     """
 
-    def __init__(
-        self,
-        services: str | Iterable[str] | None = "",
-        topics: str | Iterable[str] = "pytroll:/",
-        addr_listener: bool = False,
-        addresses: Address | Iterable[Address] | None = None,
-        timeout: float = 10,
-        translate: bool = False,
-        nameserver: Nameserver = "localhost",
-        message_filter: Callable[[Message], object] | None = None,
-        durable: str | None = None,
-        start_at: StartAt = "new",
-        acknowledge: Acknowledge = "auto",
-    ) -> None:
-        self._services = _as_list(services)
-        self._topics = topics
-        self._wants_listener = addr_listener or durable is not None
-        self._durable: dict[str, Any] = {"durable": durable, "start_at": start_at, "acknowledge": acknowledge}
-        self._addresses = _as_list(addresses)
-        self._timeout = timeout
-        self._translate = translate
-        self._nameserver = nameserver
-        self._filter = message_filter
-        self._subscriber: Subscriber | None = None
-        self._starting: int | None = None
+    _subscriber: Subscriber | None = None
+    _starting: int | None = None
 
     def start(self) -> Subscriber:
         """Return a `Subscriber` that is connected to what was found.
@@ -461,11 +176,9 @@ class NSSubscriber:
         background instead.
         """
         self.stop()
-        options = {"message_filter": self._filter, "translate": self._translate, **self._durable}
-        subscriber = Subscriber(self._addresses, self._topics, **options)
-        self._subscriber = subscriber
+        self._subscriber = subscriber = Subscriber(**self._arguments)
         try:
-            if self._wants_listener and self._services:
+            if self._wants_listener:
                 listener = _AddressListener(subscriber, self._services, self._nameserver)
                 subscriber._helpers.append(listener)
                 listener.start()
@@ -485,14 +198,9 @@ class NSSubscriber:
             try:
                 found = get_pub_addresses(service, self._timeout, self._nameserver)
             except TimeoutError as error:
-                if not self._wants_listener:
-                    raise
-                logger.warning("nameserver %s does not answer, still looking for it: %s", self._nameserver, error)
+                self._bear(error)
                 return
-            if not found:
-                logger.warning("no publisher of %r found", service)
-            for entry in found or ():
-                subscriber.meet(entry)
+            self._meet_all(subscriber, service, found)
 
     def stop(self) -> None:
         """Stop the subscriber, or end a `start` under way in another thread; harmless when stopped."""
@@ -506,39 +214,13 @@ class NSSubscriber:
         self.stop()
 
 
-class Subscribe:
+class Subscribe(SubscribeArguments):
     """A subscriber for a ``with`` block, of the class that the arguments ask for: see `NSSubscriber` for them.
 
     With addresses and ``nameserver=False`` no nameserver is asked. The connections are there after construction.
     """
 
-    def __init__(
-        self,
-        services: str | Iterable[str] | None = "",
-        topics: str | Iterable[str] = "pytroll:/",
-        addr_listener: bool = False,
-        addresses: Address | Iterable[Address] | None = None,
-        timeout: float = 10,
-        translate: bool = False,
-        nameserver: Nameserver | Literal[False] | None = "localhost",
-        message_filter: Callable[[Message], object] | None = None,
-        durable: str | None = None,
-        start_at: StartAt = "new",
-        acknowledge: Acknowledge = "auto",
-    ) -> None:
-        settings: dict[str, Any] = {
-            "services": services,
-            "topics": topics,
-            "addr_listener": addr_listener,
-            "addresses": addresses,
-            "timeout": timeout,
-            "translate": translate,
-            "nameserver": nameserver,
-        }
-        if message_filter is not None:
-            settings["message_filter"] = message_filter
-        if durable is not None:
-            settings.update(durable=durable, start_at=start_at, acknowledge=acknowledge)
+    def _prepare(self, settings: Mapping[str, Any]) -> None:
         self.subscriber = create_subscriber_from_dict_config(settings)
 
     def __enter__(self) -> Subscriber:
@@ -556,44 +238,6 @@ def create_subscriber_from_dict_config(settings: Mapping[str, Any]) -> Subscribe
     A `Subscriber` if ``addresses`` are given and ``nameserver`` is False, else what an `NSSubscriber` gives, which
     ignores items it does not know.
     """
-    if settings.get("addresses") and settings.get("nameserver") is False:
-        return Subscriber(**{key: value for key, value in settings.items() if key not in _NAMESERVER_ONLY})
-    arguments = {key: settings.get(key, default) for key, default in _NAMESERVER_DEFAULTS.items()}
-    arguments.update((key, settings[key]) for key in _OPTIONS if settings.get(key) is not None)
-    return NSSubscriber(**arguments, nameserver=settings.get("nameserver") or "localhost").start()
-
-
-def _as_list(given: Any) -> list[Any]:
-    """Return what may be one thing, several, or none, as a list."""
-    if given is None:
-        return []
-    if isinstance(given, str | Mapping):
-        return [given]
-    if isinstance(given, Iterable):
-        return list(given)
-    raise NotImplementedError(f"{given!r} is neither a text nor a dict nor several of them")
-
-
-def _as_dict(address: Address, backend: str) -> dict[str, Any]:
-    if isinstance(address, str):
-        return {"URI": address, "backend": backend}
-    if isinstance(address, Mapping):
-        return {**address, "URI": address["URI"], "backend": address.get("backend", backend)}
-    raise NotImplementedError(f"an address is a text or a dict with URI, not {address!r}")
-
-
-def _link(item: Mapping[str, Any]) -> tuple[Peer, str] | None:
-    """Return where the publisher at an address serves its journal, and that one's identity; None if it has none."""
-    uri, journal = item.get("link"), item.get("journal")
-    if not isinstance(uri, str):
-        return None
-    return _peer({**item, "URI": uri}), journal if isinstance(journal, str) else uri
-
-
-def _peer(item: Mapping[str, Any], tag: str = "") -> Peer:
-    uri = item["URI"]
-    return Peer(uri if "://" in uri else f"tcp://{uri}", item["backend"], tag)
-
-
-def _frames(prefixes: Iterable[str]) -> list[bytes]:
-    return [prefix.encode() for prefix in prefixes]
+    if (arguments := arguments_without_nameserver(settings)) is not None:
+        return Subscriber(**arguments)
+    return NSSubscriber(**arguments_with_nameserver(settings)).start()

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from posttroll.components.program import run
+from posttroll.components import program
+from posttroll.components.base import Target, reason_for_loop
+from posttroll.components.configuration import Configuration
+from posttroll.components.orders import Order
+from posttroll.components.process import be_program
 
 __all__ = ["main"]
+
+logger = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,7 +26,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--name", help="its name instead of the one in the file, as each running one needs its own")
     options = parser.parse_args(arguments)
     overrides = {} if options.name is None else {"name": options.name}
-    return run(options.component, options.configuration, **overrides)
+    return be_program(_live, options.component, options.configuration, overrides)
+
+
+def _live(target: Target, configuration: Configuration, check_restart: Callable[[], None]) -> Order:
+    """Run the component by the runner that can."""
+    reason = reason_for_loop(target)
+    if not reason:
+        logger.debug("%s runs in threads, as it has no coroutines", configuration.name)
+        return program.live(target, configuration, check_restart)
+    logger.debug("%s runs in an event loop, as it %s", configuration.name, reason)
+    # Imported for those who have some only, as it takes a while.
+    from posttroll.asyncio.components.program import live
+
+    return live(target, configuration, check_restart)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from posttroll.components.component import Component
 from posttroll.components.configuration import nearest
@@ -14,22 +14,41 @@ from posttroll.components.middleware import Outcome, Stack
 from posttroll.errors import DecodeError, Refused
 from posttroll.message import Message
 
-__all__ = ["CommandWork"]
+__all__ = ["Plan", "Plans", "carry_out"]
 
 
-class CommandWork:
+Action = tuple[Handler, Callable[[], Any]]
+
+
+class Plan(NamedTuple):
+    """What is to be done on a command, one after the other; nothing if it cannot be, as the complaint says."""
+
+    command: str
+    actions: Sequence[Action] = ()
+    complaint: str = ""
+
+    def result(self, outcomes: Iterable[Outcome]) -> Result:
+        """Return what became of it: the first failure, or else the first value."""
+        if self.complaint:
+            return Result.error(self.complaint, self.command)
+        values = []
+        for outcome in outcomes:
+            if isinstance(outcome.error, Refused):
+                return Result.error(str(outcome.error), self.command)
+            if outcome.error is not None:
+                return Result.exception(outcome.error, self.command)
+            values.append(outcome.result)
+        return Result.success(next((value for value in values if value is not None), None), self.command)
+
+
+class Plans:
     """What a component does on commands; the `built_in` ones come after its own handlers of the same name."""
 
     def __init__(
-        self,
-        component: Component,
-        handlers: Iterable[Handler],
-        stack: Stack,
-        built_in: Mapping[str, Callable[[], Any]],
+        self, component: Component, handlers: Iterable[Handler], built_in: Mapping[str, Callable[[], Any]]
     ) -> None:
         self._component = component
-        self._stack = stack
-        self._built_in = built_in
+        self._built_in = {name: Handler(function, Commands(name), ()) for name, function in built_in.items()}
         self._own: dict[str, list[Handler]] = {}
         for handler in handlers:
             if isinstance(handler.handles, Commands):
@@ -40,38 +59,26 @@ class CommandWork:
         name = message.data.get("command") if isinstance(message.data, dict) else None
         return isinstance(name, str) and name in self._own
 
-    def carry_out(self, message: Message) -> Result:
-        """Do what a message asks for; return what became of it.
-
-        All handlers are called. If one fails, that is the result, else what the first returned that returned anything.
-        """
+    def make(self, message: Message) -> Plan:
+        """Return the plan for what a message asks for: to call all handlers of the command."""
         try:
             command = Command.read(message)
         except DecodeError as error:
-            return Result.error(str(error))
+            return Plan("", complaint=str(error))
         actions = self._actions(command, message)
         if not actions:
             known = {*self._own, *self._built_in}
-            return Result.error(f"no command {command.command!r}; {nearest(command.command, known)}", command.command)
-        outcomes = [self._stack.run(action, command.command, message) for action in actions]
-        return _result(outcomes, command.command)
+            return Plan(command.command, complaint=f"no command {command.command!r}; {nearest(command.command, known)}")
+        return Plan(command.command, actions)
 
-    def _actions(self, command: Command, message: Message) -> list[Callable[[], Any]]:
+    def _actions(self, command: Command, message: Message) -> list[Action]:
         offers = {"message": message, "component": self._component}
-        own: list[Callable[[], Any]] = [
-            partial(handler.call, offers, **command.parameters) for handler in self._own.get(command.command, ())
-        ]
+        own = self._own.get(command.command, ())
+        actions: list[Action] = [(handler, partial(handler.call, offers, **command.parameters)) for handler in own]
         built_in = self._built_in.get(command.command)
-        return own if built_in is None else [*own, built_in]
+        return actions if built_in is None else [*actions, (built_in, built_in.function)]
 
 
-def _result(outcomes: Iterable[Outcome], command: str) -> Result:
-    """Return the first failure, or else the first value."""
-    values = []
-    for outcome in outcomes:
-        if isinstance(outcome.error, Refused):
-            return Result.error(str(outcome.error), command)
-        if outcome.error is not None:
-            return Result.exception(outcome.error, command)
-        values.append(outcome.result)
-    return Result.success(next((value for value in values if value is not None), None), command)
+def carry_out(plan: Plan, stack: Stack, message: Message) -> Result:
+    """Do what a message asks for; return what became of it."""
+    return plan.result([stack.run(action, plan.command, message) for _, action in plan.actions])

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from posttroll.errors import ConfigurationError
 
-__all__ = ["Commands", "Handler", "Messages", "Requests", "command", "handlers_of", "on", "request"]
+__all__ = ["Commands", "Handler", "Messages", "Requests", "command", "coroutines_of", "handlers_of", "on", "request"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -55,6 +55,9 @@ def on(
     ``component`` the `Component`. What it returns is published: a `Message` as it is, anything else but None as the
     data of one with `publish_topic` (None: that of the configuration) and `publish_type` (None: the type of the message
     handled). A generator has all published that it yields. A function may handle several.
+
+    Here as in `command` and `request` it may be a coroutine or an asynchronous generator, for an event loop: then
+    `posttroll.asyncio.components` runs the component.
     """
     return _declaring(Messages(type, topic, publish_type, publish_topic))
 
@@ -99,6 +102,11 @@ class Handler(NamedTuple):
         """The function's name."""
         return str(getattr(self.function, "__name__", self.function))
 
+    @property
+    def needs_loop(self) -> bool:
+        """Whether it is a coroutine, or generates asynchronously."""
+        return _needs_loop(self.function)
+
     def call(self, offers: Mapping[str, Any], /, *arguments: Any, **keywords: Any) -> Any:
         """Call the function with the arguments, and those of the offers that it takes."""
         return self.function(*arguments, **keywords, **{name: offers[name] for name in self.takes})
@@ -109,10 +117,29 @@ def handlers_of(owner: object) -> Iterator[Handler]:
 
     Raises `ConfigurationError` for a handler of messages that asks for what there is not.
     """
-    namespaces = [owner] if isinstance(owner, ModuleType) else reversed(type(owner).__mro__)
-    for name in dict.fromkeys(name for one in namespaces for name in vars(one)):
-        for subject in getattr(inspect.getattr_static(owner, name), _ATTRIBUTE, ()):
+    for name, subjects in _declarations(owner):
+        for subject in subjects:
             yield _handler(getattr(owner, name), subject)
+
+
+def coroutines_of(owner: type | ModuleType) -> Iterator[str]:
+    """Yield the names of what a class or a module has for an event loop: handlers, and a class's start and stop."""
+    own = ("start", "stop") if isinstance(owner, type) else ()
+    for name in (*own, *(name for name, _ in _declarations(owner))):
+        if _needs_loop(getattr(owner, name, None)):
+            yield name
+
+
+def _declarations(owner: object) -> Iterator[tuple[str, tuple[Subject, ...]]]:
+    kind = owner if isinstance(owner, type) else type(owner)
+    namespaces = [owner] if isinstance(owner, ModuleType) else reversed(kind.__mro__)
+    for name in dict.fromkeys(name for one in namespaces for name in vars(one)):
+        if subjects := getattr(inspect.getattr_static(owner, name), _ATTRIBUTE, ()):
+            yield name, subjects
+
+
+def _needs_loop(function: object) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
 
 
 def _handler(function: Callable[..., Any], subject: Subject) -> Handler:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -51,7 +52,10 @@ class Decision(NamedTuple):
 
 
 class Middleware:
-    """Is called around each attempt of each handler, from several threads; override what is wanted."""
+    """Is called around each attempt of each handler, from several threads; override what is wanted.
+
+    Around a handler that is a coroutine it is called in the event loop, and is not to wait there.
+    """
 
     def before(self, context: Context) -> None:
         """Be told that a handler is about to be called; what is raised here counts as raised by the handler."""
@@ -137,6 +141,10 @@ class Outcome(NamedTuple):
     result: Any = None
     error: BaseException | None = None
 
+    def given_up(self) -> Outcome:
+        """Return it without the other attempt that was decided."""
+        return self._replace(decision=Decision("released"))
+
 
 class Stack:
     """Middleware in the order given: `before` is called from the first to the last, the others the other way round."""
@@ -155,32 +163,35 @@ class Stack:
 
         `pause` waits for some seconds and returns whether to give up.
         """
-        attempt = 1
-        while True:
+        for attempt in itertools.count(1):
             context = Context(handler, message, attempt)
-            outcome = self._try(action, context)
+            try:
+                self.begin(context)
+                outcome = self.done(context, action())
+            except BaseException as error:  # whatever a handler raises, its thread has more to do
+                outcome = self.failed(context, error)
             if outcome.decision.state != "retried":
-                return outcome
+                break
             if pause(outcome.decision.delay):
-                return outcome._replace(decision=Decision("released"))
-            attempt += 1
+                return outcome.given_up()
+        return outcome
 
-    def _try(self, action: Callable[[], Any], context: Context) -> Outcome:
-        try:
-            for layer in self._layers:
-                layer.before(context)
-            result = action()
-        except BaseException as error:  # whatever a handler raises, its thread has more to do
-            return Outcome(self._decide(context, error), error=error)
+    def begin(self, context: Context) -> None:
+        """Tell that an attempt begins; what is raised here counts as raised by the handler."""
+        for layer in self._layers:
+            layer.before(context)
+
+    def done(self, context: Context, result: Any) -> Outcome:
+        """Tell that an attempt has come to its end; return what becomes of the message."""
         for layer in reversed(self._layers):
             _call(layer.after, context, result)
         return Outcome(Decision("accepted"), result)
 
-    def _decide(self, context: Context, error: BaseException) -> Decision:
-        """Return what the innermost layer decides that decides anything."""
+    def failed(self, context: Context, error: BaseException) -> Outcome:
+        """Tell that an attempt has failed; return what the innermost layer decides that decides anything."""
         made = [_call(layer.failure, context, error) for layer in reversed(self._layers)]
         usual = Decision("rejected", str(error)) if isinstance(error, Refused) else Decision("released")
-        return next((decision for decision in made if decision is not None), usual)
+        return Outcome(next((decision for decision in made if decision is not None), usual), error=error)
 
 
 def _call(method: Callable[..., Any], context: Context, argument: Any) -> Any:

@@ -8,16 +8,21 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
-from types import ModuleType
 from typing import Any
 
-from posttroll.components.commands import CommandWork
-from posttroll.components.component import Component
-from posttroll.components.configuration import Configuration, make_middleware
-from posttroll.components.decorators import handlers_of
-from posttroll.components.fingerprint import Fingerprint
+from posttroll.components.base import (
+    ANSWER_TIME,
+    ANSWERS_WAITED_FOR,
+    FAREWELL_TIME,
+    RunnerBase,
+    Target,
+    order_of,
+    reason_for_loop,
+)
+from posttroll.components.commands import Plans, carry_out
+from posttroll.components.configuration import Configuration
 from posttroll.components.messages import Command, Result
-from posttroll.components.middleware import CountMiddleware, Middleware, Stack
+from posttroll.components.middleware import Middleware
 from posttroll.components.openings import open_messenger, open_server, open_subscriber
 from posttroll.components.orders import Order, Orders
 from posttroll.components.pool import Pool
@@ -34,13 +39,8 @@ __all__ = ["Runner"]
 
 logger = logging.getLogger(__name__)
 
-_ORDERS: dict[str, Order] = {"quit": "quit", "restart": "restart"}
-_FAREWELL_TIME = 1.0
-_ANSWER_TIME = 60.0
-_ANSWERS_WAITED_FOR = 100
 
-
-class Runner:
+class Runner(RunnerBase):
     """Runs one component until it is told to end; once.
 
     `target`: a class derived from `Component`, or a module with handlers. `middleware` is put inside of what the
@@ -49,26 +49,25 @@ class Runner:
 
     def __init__(
         self,
-        target: type[Component] | ModuleType,
+        target: Target,
         configuration: Configuration,
         middleware: Sequence[Middleware] = (),
         check_restart: Callable[[], None] = lambda: None,
     ) -> None:
-        self._configuration = configuration
-        self.component = component = _make_component(target, configuration)
-        self._handlers = list(handlers_of(target if isinstance(target, ModuleType) else component))
-        self._counts = CountMiddleware()
-        self._stack = Stack([self._counts, *make_middleware(configuration.middleware), *middleware])
-        self._work = MessageWork(component, self._handlers, self._stack, configuration.publish_topic)
+        super().__init__(target, configuration, middleware)
+        if reason := reason_for_loop(target):
+            raise ConfigurationError(
+                f"{self.component.fingerprint.kind} {reason}; posttroll.asyncio.components runs it"
+            )
+        self._work = MessageWork(self._wishes, self._stack)
         built_in = {"ping": lambda: "pong", "status": self._status, "quit": lambda: None, "restart": check_restart}
-        self._commands = CommandWork(component, self._handlers, self._stack, built_in)
+        self._plans = Plans(self.component, self._handlers, built_in)
         self._orders = Orders()
         self._pool = Pool("handlers", configuration.workers, partial(self._orders.give, "idle"))
         self._command_pool = Pool("commands", 1, partial(self._orders.give, "idle"))
         self._server: RpcServer | None = None
-        self._answers: deque[Tracker] = deque(maxlen=_ANSWERS_WAITED_FOR)
+        self._answers: deque[Tracker] = deque(maxlen=ANSWERS_WAITED_FOR)
         self._deadline = 0.0
-        self._state = "starting"
 
     def run(self, on_ready: Callable[[], object] = lambda: None) -> Order:
         """Run it until it is told to end, and return how; `on_ready` is called when it gets messages.
@@ -102,7 +101,7 @@ class Runner:
             pool.start()
         self._server = open_server(messenger, component, self._handlers, self._stack, configuration.request_workers)
         running.callback(self._stop_server)
-        if subscriber := open_subscriber(configuration, self._work.topics):
+        if subscriber := open_subscriber(configuration, self._wishes.topics):
             self._begin(running, "component", partial(self._read, subscriber), subscriber.stop)
 
     def _begin(self, running: ExitStack, role: str, target: Callable[[], object], wake: Callable[[], None]) -> None:
@@ -127,14 +126,14 @@ class Runner:
         """Do what a message asks for that was addressed to this component; never waits."""
         if message.type != Command.type:
             self._pool.submit(partial(self._work.handle, message, self.component.messenger))
-        elif self._commands.has_own_handler(message):
+        elif self._plans.has_own_handler(message):
             self._command_pool.submit(lambda _: self._carry_out(message))
         else:
             self._carry_out(message)
 
     def _carry_out(self, message: Message) -> None:
         """Carry out a command, answer it, and settle it before it ends the program: the next one is not to get it."""
-        result = self._commands.carry_out(message)
+        result = carry_out(self._plans.make(message), self._stack, message)
         try:
             self._answer(message, result)
         except PosttrollError as error:
@@ -142,26 +141,17 @@ class Runner:
             with suppress(PosttrollError):
                 self._answer(message, Result.exception(error, result.command))
         self.component.messenger.accept(message)
-        order = _ORDERS.get(result.command)
-        was_for_former_life = message.delivery is not None and message.delivery.redelivered
-        if order is not None and result.state != "error" and not was_for_former_life:
+        if (order := order_of(message, result)) is not None:
             self.stop(order)
 
     def _answer(self, message: Message, result: Result) -> None:
         answer = result.message(self.component.fingerprint)
-        self._answers.append(self.component.messenger.reply(message, answer, ttl=_ANSWER_TIME))
+        self._answers.append(self.component.messenger.reply(message, answer, ttl=ANSWER_TIME))
 
     def _status(self) -> dict[str, Any]:
         messenger = self.component.messenger
-        return {
-            "state": self._state,
-            "in_hand": self._pool.in_hand,
-            "calls": 0 if self._server is None else self._server.active,
-            "outgoing": messenger.outgoing,
-            "peers": sorted(messenger.peers),
-            "done": dict(self._counts.done),
-            "failed": dict(self._counts.failed),
-        }
+        calls = 0 if self._server is None else self._server.active
+        return self._tell_status(self._pool.in_hand, calls, messenger.outgoing, messenger.peers)
 
     def _drain(self, running: ExitStack) -> Order:
         """Wait for an order, and for handlers to come to their end unless another one comes; return the last one."""
@@ -203,18 +193,7 @@ class Runner:
 
     def _say_goodbye(self) -> None:
         """Wait a moment for the last answers to arrive."""
-        deadline = time.monotonic() + _FAREWELL_TIME
+        deadline = time.monotonic() + FAREWELL_TIME
         with suppress(TimedOut, Interrupted):
             for answer in self._answers:
                 answer.wait(max(0.0, deadline - time.monotonic()))
-
-
-def _make_component(target: type[Component] | ModuleType, configuration: Configuration) -> Component:
-    if not isinstance(target, ModuleType) and not (isinstance(target, type) and issubclass(target, Component)):
-        raise ConfigurationError(f"{target!r} is neither a class derived from Component nor a module")
-    component = Component() if isinstance(target, ModuleType) else target()
-    version = str(getattr(target, "version", component.version))
-    kind = target.__name__.rpartition(".")[2]
-    component.name, component.settings = configuration.name, configuration.settings
-    component.fingerprint = Fingerprint.of_this_process(component.name, kind, version, **configuration.fingerprint)
-    return component

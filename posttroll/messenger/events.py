@@ -5,22 +5,21 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import math
 import time
-from collections.abc import Callable
-from typing import Generic, ParamSpec
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, ParamSpec, TypeVar
 
-__all__ = ["Event", "Timers"]
+__all__ = ["BaseEvent", "Event", "Timers"]
 
 logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
+Later = TypeVar("Later")
 
 
-class Event(Generic[P]):
-    """Something that happens now and then; to call it with a callable has that called each time, in this order.
-
-    So it can be a decorator. A callable that raises is logged, and the others are called nevertheless.
-    """
+class BaseEvent(Generic[P]):
+    """What is called when something happens; those who derive from it call."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -38,6 +37,22 @@ class Event(Generic[P]):
         """Have a callable called no longer; `ValueError` if it is not."""
         self._callbacks.remove(callback)
 
+    def happen(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Call all; return which exception the last one that failed has raised, or what to await for that."""
+        raise NotImplementedError
+
+    def _log(self, error: BaseException) -> str:
+        """Tell of a callable that raised; return what."""
+        logger.error("%s failed", self._name, exc_info=error)
+        return type(error).__name__
+
+
+class Event(BaseEvent[P]):
+    """Something that happens now and then; to call it with a callable has that called each time, in this order.
+
+    So it can be a decorator. A callable that raises is logged, and the others are called nevertheless.
+    """
+
     def happen(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """Call all; return which exception the last one that failed has raised, "" if none did."""
         failure = ""
@@ -45,34 +60,27 @@ class Event(Generic[P]):
             try:
                 callback(*args, **kwargs)
             except Exception as error:
-                failure = type(error).__name__
-                logger.exception("%s failed", self._name)
+                failure = self._log(error)
         return failure
 
 
-class Timers:
-    """Callables to be called later, which any thread may add."""
+class Timers(Generic[Later]):
+    """What is to be called later, which any thread may add."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count()  # so that callables are not compared
-        self._due: list[tuple[float, int, Callable[[], object]]] = []
+        self._due: list[tuple[float, int, Later]] = []
 
-    def add(self, delay: float, callback: Callable[[], object]) -> None:
-        """Have a callable called once, in `delay` seconds."""
+    def add(self, delay: float, callback: Later) -> None:
+        """Have something called once, in `delay` seconds."""
         heapq.heappush(self._due, (time.monotonic() + delay, next(self._numbers), callback))
 
-    def next_timeout(self) -> float | None:
-        """Return when to call the next one; None for never."""
-        return self._due[0][0] if self._due else None
+    def next_timeout(self) -> float:
+        """Return when to call the next one; `math.inf` for never."""
+        return self._due[0][0] if self._due else math.inf
 
-    def call_due(self) -> int:
-        """Call all whose time has come; return how many that were."""
-        now, calls = time.monotonic(), []
-        while self._due and self._due[0][0] <= now:
-            calls.append(heapq.heappop(self._due)[2])
-        for callback in calls:
-            try:
-                callback()
-            except Exception:
-                logger.exception("what was to be called later failed")
-        return len(calls)
+    def due(self) -> Iterator[Later]:
+        """Give all whose time has come; what is added meanwhile is for the next time."""
+        now, end = time.monotonic(), next(self._numbers)
+        while self._due and self._due[0] < (now, end):
+            yield heapq.heappop(self._due)[2]

@@ -8,16 +8,19 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
-from posttroll.address_listener import AddressListener, check_room, is_lack_of_room
+from posttroll.address_listener import AddressListener
 from posttroll.backends.base import Backend, Peer
 from posttroll.backends.registry import find_backend
 from posttroll.errors import ConfigurationError, PosttrollError
 from posttroll.protocol.drops import Drops
 from posttroll.protocol.peer_addresses import PeerAddress
+from posttroll.room import check_room, is_lack_of_room
 
-__all__ = ["PeerFinder"]
+__all__ = ["BasePeerFinder", "Nameservers", "PeerFinder"]
 
 logger = logging.getLogger(__name__)
+
+Nameservers = str | Iterable[str] | Literal[False]
 
 
 class _Link(Protocol):
@@ -26,18 +29,21 @@ class _Link(Protocol):
     def disconnect(self, peer: Peer) -> None: ...
 
 
+class _Listener(Protocol):
+    def look_for(self, service: str) -> None: ...
+
+    def look_no_longer_for(self, service: str) -> None: ...
+
+
 class _Found(NamedTuple):
     peer: Peer
     names: frozenset[str]
 
 
-class PeerFinder:
-    """Has a link connected to those who are wanted, wherever nameservers say that they are; from any thread.
+class BasePeerFinder:
+    """Knows who is wanted and where they are; those who derive from it listen to the nameservers."""
 
-    Without nameservers that of this host is listened to; if they are False, nobody is found by name.
-    """
-
-    def __init__(self, link: _Link, backend: Backend, nameservers: str | Iterable[str] | Literal[False]) -> None:
+    def __init__(self, link: _Link, backend: Backend, nameservers: Nameservers) -> None:
         self._link = link
         self._backend = backend
         self._drops = Drops()
@@ -45,16 +51,9 @@ class PeerFinder:
         self._wanted: set[str] = set()
         self._lasting: set[str] = set()
         self._found: dict[str, _Found] = {}
-        self._nameservers = nameservers
-        self._listener: AddressListener | None = None
+        self._nameservers: Nameservers = nameservers if nameservers is False else nameservers or "localhost"
+        self._listener: _Listener | None = None
         self._is_stopped = False
-
-    def start(self) -> None:
-        """Begin to listen to the nameservers, if there are any."""
-        if self._nameservers is not False:
-            self._listener = AddressListener(self, (), self._nameservers or "localhost").start()
-        if self._is_stopped:  # by a signal handler, meanwhile
-            self.stop()
 
     def find(self, peer: str) -> None:
         """Be connected to a peer, given by its name or ``tcp://host:port``, now or when it is there. Never waits."""
@@ -109,11 +108,9 @@ class PeerFinder:
         """Disconnect from a peer that a nameserver withdrew."""
         self._forget(entry["URI"])
 
-    def stop(self) -> None:
-        """Look for nobody any more, without waiting for the end of that; connections stay. Harmless when stopped."""
-        self._is_stopped = True
-        if self._listener is not None:
-            self._listener.stop(timeout=0.0)
+    def stop(self) -> Any:
+        """Look for nobody any more; to be awaited under asyncio."""
+        raise NotImplementedError
 
     def _read_peer(self, entry: Mapping[str, Any]) -> Peer:
         """Return where an entry says that a peer is; `ConfigurationError` if that is nowhere to connect to."""
@@ -148,6 +145,28 @@ class PeerFinder:
             is_wanted = peer.uri in self._wanted or any(found.peer == peer for found in self._found.values())
         if not is_wanted:
             self._link.disconnect(peer)
+
+
+class PeerFinder(BasePeerFinder):
+    """Has a link connected to those who are wanted, wherever nameservers say that they are; from any thread.
+
+    Without nameservers that of this host is listened to; if they are False, nobody is found by name.
+    """
+
+    _listener: AddressListener | None
+
+    def start(self) -> None:
+        """Begin to listen to the nameservers, if there are any."""
+        if self._nameservers is not False:
+            self._listener = AddressListener(self, (), self._nameservers).start()
+        if self._is_stopped:  # by a signal handler, meanwhile
+            self.stop()
+
+    def stop(self) -> None:
+        """Look for nobody any more, without waiting for the end of that; connections stay. Harmless when stopped."""
+        self._is_stopped = True
+        if self._listener is not None:
+            self._listener.stop(timeout=0.0)
 
 
 def _names_in(entry: Mapping[str, Any]) -> frozenset[str]:

@@ -7,32 +7,34 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from posttroll.errors import MessageError, RemoteProtocolError
 from posttroll.link_peer import LinkPeer
 from posttroll.message import Message
 from posttroll.protocol.drops import Drops
-from posttroll.protocol.frames import Outcome
+from posttroll.protocol.frames import ACCEPTED, RELEASED, Outcome, rejected
 from posttroll.protocol.link import Delivery
 from posttroll.protocol.properties import decode_payload
 from posttroll.settings import read
 
-__all__ = ["Incoming", "Target"]
+__all__ = ["BaseTarget", "Incoming", "Link", "Target"]
 
 logger = logging.getLogger(__name__)
 
-_LONGEST_REASON = 2000
-_ACCEPTED = Outcome("accepted")
-_RELEASED = Outcome("released")
+
+class Link(Protocol):
+    """By what a target gets what is there for it."""
+
+    def open_target(self, target: str, on_arrival: Callable[[], None], credit: int = 200, *, is_prompt: bool) -> None:
+        """Take in what others have for a target, and tell that there is something to take."""
+
+    def take(self, target: str) -> tuple[Delivery, str] | None:
+        """Return the next delivery and the name of who sent it; None if there is none."""
 
 
-class Target:
-    """Gives what came for a target; each message has to be settled.
-
-    `on_arrival` is called, in the thread that talks with the peers, when there is something to take. `credit`: how many
-    messages of each peer may be unsettled. `is_prompt`: whether senders are told what became of their messages as soon
-    as there is nothing more to take, and not a little later. `on_close` is called when nothing more will come.
-    """
+class BaseTarget:
+    """Gives what came for a target; those who derive from it have it settled by others."""
 
     def __init__(
         self,
@@ -51,9 +53,9 @@ class Target:
         self._drops = drops
         self._on_close = on_close
         self._max_size = read("max_message_size")
-        self._link: LinkPeer | None = None
+        self._link: Link | None = None
 
-    def open(self, link: LinkPeer) -> None:
+    def open(self, link: Link) -> None:
         """Take what comes over a link from now on."""
         self._link = link
         link.open_target(self.name, self._on_arrival, self._credit, is_prompt=self._is_prompt)
@@ -73,7 +75,7 @@ class Target:
             try:
                 return self._read(delivery, source)
             except (MessageError, RemoteProtocolError) as error:
-                self._settle(delivery, _rejected(f"no message: {error}"))
+                self.settle_soon(delivery, rejected(f"no message: {error}"))
                 if self._drops.add("not a message", time.monotonic()):
                     logger.warning("what came from %s for %s is rejected: %s", source, self.name, error)
         return None
@@ -84,24 +86,40 @@ class Target:
         message.properties, message.delivery = properties, delivery
         return message
 
+    def settle(self, delivery: Delivery | None, outcome: Outcome) -> bool:
+        """Tell the sender what became of a message; return False if it is no longer ours to settle. May wait."""
+        raise NotImplementedError
+
+    def settle_soon(self, delivery: Delivery | None, outcome: Outcome) -> None:
+        """Have that done, by another thread if it might wait."""
+        self.settle(delivery, outcome)
+
+
+class Target(BaseTarget):
+    """Gives what came for a target; each message has to be settled.
+
+    `on_arrival` is called, in the thread that talks with the peers, when there is something to take. `credit`: how many
+    messages of each peer may be unsettled. `is_prompt`: whether senders are told what became of their messages as soon
+    as there is nothing more to take, and not a little later. `on_close` is called when nothing more will come.
+    """
+
+    _link: LinkPeer | None
+
+    def settle(self, delivery: Delivery | None, outcome: Outcome) -> bool:
+        """Tell the sender what became of a message; return False if it is no longer ours to settle."""
+        return delivery is not None and (link := self._link) is not None and link.settle(delivery, outcome)
+
     def accept(self, message: Message) -> bool:
         """Tell the sender that the message has done its work; return False if it is no longer ours to settle."""
-        return self._settle(message.delivery, _ACCEPTED)
+        return self.settle(message.delivery, ACCEPTED)
 
     def release(self, message: Message) -> bool:
         """Have the message come again, to this program or another one of its name; return as `accept` does."""
-        return self._settle(message.delivery, _RELEASED)
+        return self.settle(message.delivery, RELEASED)
 
     def reject(self, message: Message, reason: str = "") -> bool:
         """Tell the sender that the message is of no use, and why; return as `accept` does."""
-        return self._settle(message.delivery, _rejected(reason))
-
-    def _settle(self, delivery: Delivery | None, outcome: Outcome) -> bool:
-        return delivery is not None and self._link is not None and self._link.settle(delivery, outcome)
-
-
-def _rejected(reason: str) -> Outcome:
-    return Outcome("rejected", reason[:_LONGEST_REASON])
+        return self.settle(message.delivery, rejected(reason))
 
 
 class Incoming:
@@ -111,7 +129,7 @@ class Incoming:
     accepted as soon as another one is asked for. None: they are never accepted unless told to.
     """
 
-    def __init__(self, target: Target, window: int | None) -> None:
+    def __init__(self, target: BaseTarget, window: int | None) -> None:
         self._target = target
         self._window = window
         self._queue: deque[Message] = deque()
@@ -146,22 +164,25 @@ class Incoming:
         """Note that the application has got a message, and return it."""
         self._got[id(message)] = message
         if self._window and self._window < len(self._got):
-            self.settle(self._target.accept, next(iter(list(self._got.values()))))
+            self.settle_soon(ACCEPTED, next(iter(list(self._got.values()))))
         return message
 
     def settle_former(self) -> None:
         """Accept what the application has got, unless there is a window."""
         if self._window == 0:
-            self.settle(self._target.accept)
+            self.settle_soon(ACCEPTED)
 
-    def settle(
-        self, settle: Callable[[Message], bool], message: Message | None = None, cumulative: bool = False
-    ) -> bool:
+    def settle_soon(self, outcome: Outcome, message: Message | None = None) -> None:
+        """Have a message that was got settled, or all, by another thread if it might wait."""
+        for one in self._take_got(message, cumulative=False):
+            self._target.settle_soon(one.delivery, outcome)
+
+    def settle(self, outcome: Outcome, message: Message | None = None, cumulative: bool = False) -> bool:
         """Settle a message that was got, all up to that one, or all; return False if one was settled already."""
         if message is not None and message.delivery is None:
             return True
         taken = self._take_got(message, cumulative)
-        settled = [settle(one) for one in taken]
+        settled = [self._target.settle(one.delivery, outcome) for one in taken]
         return all(settled) and (message is None or message in taken)
 
     def _take_got(self, message: Message | None, cumulative: bool) -> list[Message]:

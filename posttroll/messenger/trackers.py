@@ -6,22 +6,19 @@ import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any, Generic, Self, TypeVar
 
-__all__ = ["Outgoing", "Tracker"]
+__all__ = ["BaseTracker", "Outgoing", "Tracker"]
 
 logger = logging.getLogger(__name__)
 
 _FINAL = ("accepted", "rejected", "expired")
 
-DoneCallback = Callable[["Tracker"], object]
+Waited = TypeVar("Waited")
 
 
-class Tracker:
-    """Follows one message.
-
-    Its `state` is "pending", "accepted", "rejected" (why is in `reason`), "expired", or "released", which is to be sent
-    again, unless it was cancelled. `buffered` tells that it was not handed to the transport yet.
-    """
+class BaseTracker(Generic[Waited]):
+    """Follows one message; those who derive from it wait."""
 
     __slots__ = (
         "_callbacks",
@@ -37,7 +34,7 @@ class Tracker:
         "to",
     )
 
-    def __init__(self, id: str, to: str, peer: str, keeper: Outgoing) -> None:
+    def __init__(self, id: str, to: str, peer: str, keeper: Outgoing[Waited]) -> None:
         self.id = id
         self.to = to
         self.peer = peer
@@ -49,31 +46,22 @@ class Tracker:
         """Whether the state is final."""
         self.is_cancelled = False
         self._keeper = keeper
-        self._callbacks: list[DoneCallback] = []
+        self._callbacks: list[Callable[[Any], object]] = []
 
     def __repr__(self) -> str:
         return f"<Tracker {self.id} to {self.to}: {self.state}>"
 
-    def wait(self, timeout: float | None = None) -> str:
-        """Wait until the message is settled and return its state; `TimedOut`, `Interrupted`.
+    def _wait(self, timeout: float | None) -> Waited:
+        return self._keeper.wait(lambda: self.settled, timeout, f"message {self.id} to {self.to} to be settled")
 
-        If the messenger is stopped meanwhile, the state may not be the final one.
-        """
-        self._keeper.wait(lambda: self.settled, timeout, f"message {self.id} to {self.to} to be settled")
-        return self.state
-
-    def add_done_callback(self, callback: DoneCallback) -> None:
+    def add_done_callback(self, callback: Callable[[Self], object]) -> None:
         """Have a callable called with this tracker once the message is settled, at once if it is.
 
-        That is in the thread that talks with the peers, which nothing should delay.
+        That is where the peers are talked with, in a thread or in the loop, which nothing should delay.
         """
         self._callbacks.append(callback)
         if self.settled:
             self.call_done()
-
-    def cancel(self) -> bool:
-        """Take the message back; return False if it is on its way already, or settled."""
-        return self._keeper.cancel(self)
 
     def sent(self) -> None:
         """Note that the message was handed to the transport."""
@@ -97,11 +85,33 @@ class Tracker:
                     logger.exception("a callback for message %s failed", self.id)
 
 
-class Outgoing:
+class Tracker(BaseTracker[None]):
+    """Follows one message.
+
+    Its `state` is "pending", "accepted", "rejected" (why is in `reason`), "expired", or "released", which is to be sent
+    again, unless it was cancelled. `buffered` tells that it was not handed to the transport yet.
+    """
+
+    __slots__ = ()
+
+    def wait(self, timeout: float | None = None) -> str:
+        """Wait until the message is settled and return its state; `TimedOut`, `Interrupted`.
+
+        If the messenger is stopped meanwhile, the state may not be the final one.
+        """
+        self._wait(timeout)
+        return self.state
+
+    def cancel(self) -> bool:
+        """Take the message back; return False if it is on its way already, or settled."""
+        return self._keeper.cancel(self)
+
+
+class Outgoing(Generic[Waited]):
     """What was put and is not settled yet, and the trackers of the last `window` messages that were put.
 
-    `wait` waits so many seconds until something is so; what that is, is for the error if it does not become so.
-    `withdraw` takes a message back.
+    `wait` waits so many seconds until something is so, or returns what to await; what that is, is for the error if it
+    does not become so. `withdraw` takes a message back.
 
     Without a lock, as the thread that talks with the peers must not wait for one that a signal handler interrupted:
     each number is written by that thread alone, or by others alone.
@@ -110,14 +120,14 @@ class Outgoing:
     def __init__(
         self,
         window: int,
-        wait: Callable[[Callable[[], bool], float | None, str], None],
-        withdraw: Callable[[Tracker], bool],
+        wait: Callable[[Callable[[], bool], float | None, str], Waited],
+        withdraw: Callable[[BaseTracker[Waited]], bool],
     ) -> None:
         self.wait = wait
         self._withdraw = withdraw
         self._window = window
-        self._unsettled: set[Tracker] = set()
-        self._kept: OrderedDict[str, Tracker] = OrderedDict()
+        self._unsettled: set[BaseTracker[Waited]] = set()
+        self._kept: OrderedDict[str, BaseTracker[Waited]] = OrderedDict()
         self._settled = self._reckoned = 0
         self._left_over = self._left_over_settled = 0
 
@@ -145,7 +155,7 @@ class Outgoing:
         """Follow so many messages, too, that a former life has left over."""
         self._left_over += count
 
-    def add(self, tracker: Tracker) -> None:
+    def add(self, tracker: BaseTracker[Waited]) -> None:
         """Follow one more message, and keep the eldest of too many trackers no longer."""
         self._unsettled.add(tracker)
         self._kept[tracker.id] = tracker
@@ -153,12 +163,12 @@ class Outgoing:
             while len(self._kept) > self._window:
                 self._kept.popitem(last=False)
 
-    def drop(self, tracker: Tracker) -> None:
+    def drop(self, tracker: BaseTracker[Waited]) -> None:
         """Follow a message no longer, as it could not be sent."""
         self._unsettled.discard(tracker)
         self._kept.pop(tracker.id, None)
 
-    def settle(self, tracker: Tracker, *, was_left_over: bool = False) -> None:
+    def settle(self, tracker: BaseTracker[Waited], *, was_left_over: bool = False) -> None:
         """Note that a message is settled, which a former life may have left over; tell those who wanted to know."""
         if was_left_over:
             self._left_over_settled += 1
@@ -168,7 +178,7 @@ class Outgoing:
             self._settled += 1
         tracker.call_done()
 
-    def cancel(self, tracker: Tracker) -> bool:
+    def cancel(self, tracker: BaseTracker[Waited]) -> bool:
         """Take a message back if it is not on its way; return whether that was done."""
         if tracker.settled:
             return False
@@ -176,11 +186,11 @@ class Outgoing:
         tracker.is_cancelled = self._withdraw(tracker)
         return tracker.is_cancelled
 
-    def find(self, id: str) -> Tracker | None:
+    def find(self, id: str) -> BaseTracker[Waited] | None:
         """Return the tracker of a message, None if it is not kept."""
         return self._kept.get(id)
 
-    def forget(self, tracker: Tracker | None, cumulative: bool) -> None:
+    def forget(self, tracker: BaseTracker[Waited] | None, cumulative: bool) -> None:
         """Keep a tracker no longer; if `cumulative` nor those of what was put before; all of them without one."""
         if tracker is None:
             self._kept.clear()

@@ -65,6 +65,16 @@ class Outcome(Struct, frozen=True, array_like=True):
     begun: bool = True
 
 
+ACCEPTED = Outcome("accepted")
+RELEASED = Outcome("released")
+_LONGEST_REASON = 2000
+
+
+def rejected(reason: str) -> Outcome:
+    """Return the outcome of what is of no use; of the reason, what fits."""
+    return Outcome("rejected", reason[:_LONGEST_REASON])
+
+
 class _Frame(Struct, frozen=True, tag_field="frame"):
     receiver: _Name
     """Which receiver the link belongs to: a name made anew for each one."""

@@ -9,6 +9,7 @@ from collections.abc import Collection, Hashable
 from posttroll.protocol.allowance import Allowance
 from posttroll.protocol.frames import (
     MOST,
+    RELEASED,
     Attach,
     Attached,
     Detach,
@@ -27,7 +28,6 @@ __all__ = ["Sender"]
 
 _MOST_IN_FLIGHT = 1000
 _MOST_BYTES_IN_FLIGHT = 16 * 1024 * 1024
-_RELEASED = Outcome("released")
 _NEVER_ARRIVED = Outcome("released", begun=False)
 
 
@@ -170,7 +170,7 @@ class Sender:
         """Release all that the receiver held; `arrived`: what of it has reached the receiver at all, if known."""
         for sequence in self._leases.values():
             has_arrived = arrived is None or sequence in arrived
-            self.source.settle(sequence, _RELEASED if has_arrived else _NEVER_ARRIVED)
+            self.source.settle(sequence, RELEASED if has_arrived else _NEVER_ARRIVED)
         self._leases.clear()
 
     def detach(self, reason: str) -> Loaded:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from posttroll.backends import memory
 from posttroll.backends.zmq import socket as sockets
 from posttroll.message import Message
 from posttroll.ns import NameServer, get_pub_address
+from posttroll.protocol import lookout
 from posttroll.publisher import NoisyPublisher, Publisher
 from posttroll.settings import config
 from posttroll.threads import Worker
@@ -45,8 +47,8 @@ class Subscriber:
 def bus(monkeypatch: pytest.MonkeyPatch, network: Network) -> Iterator[None]:
     """Discover within the process, and quickly."""
     monkeypatch.setattr(memory.backend, "bus", memory.Bus())
-    for name in ("_LOOK_UP_TIMEOUT", "_RETRY_AFTER"):
-        monkeypatch.setattr(module, name, 0.1)
+    monkeypatch.setattr(module, "LOOK_UP_TIMEOUT", 0.1)
+    monkeypatch.setattr(lookout, "_RETRY_AFTER", 0.1)
     with config.set(backend="memory"):
         yield
 
@@ -227,7 +229,7 @@ def test_rubbish_on_the_feed_ends_nothing(
 
     eventually(lambda: subscriber.met)
     assert subscriber.met == [OTHER_URI]
-    assert listener._delivery.drops.counts == {"not a message": 1, "not an address": 1}
+    assert listener._lookout.drops.counts == {"not a message": 1, "not an address": 1}
 
 
 def test_a_nameserver_that_comes_later_is_asked(listener: AddressListener, subscriber: Subscriber) -> None:
@@ -241,9 +243,9 @@ def test_a_nameserver_that_does_not_answer_is_told_of_once_until_it_does(
     subscriber: Subscriber, caplog: pytest.LogCaptureFixture
 ) -> None:
     def told() -> list[str]:
-        return [record.getMessage() for record in caplog.records if record.name == module.__name__]
+        return [record.getMessage() for record in caplog.records if record.name == lookout.__name__]
 
-    caplog.set_level(logging.INFO, module.__name__)
+    caplog.set_level(logging.INFO, lookout.__name__)
 
     with listening(subscriber):
         eventually(told)
@@ -271,11 +273,11 @@ def test_the_nameserver_is_asked_again_whenever_the_feed_is_there_again(
 def test_with_a_feed_the_nameserver_is_left_alone(
     feed: Publisher, subscriber: Subscriber, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_LOOK_AGAIN_AFTER", 0.05)
+    monkeypatch.setattr(lookout, "_LOOK_AGAIN_AFTER", 0.05)
     answers = Answers()
 
     with nameserver_that(answers), listening(subscriber) as listener:
-        eventually(lambda: listener._is_fed and not listener._look_ups)
+        eventually(lambda: listener._lookout.next_timeout() == math.inf)
         feed.send(notice())
         eventually(lambda: subscriber.met)  # after which no question is under way any more
         asked = len(answers.asked)
@@ -289,7 +291,7 @@ def test_with_a_feed_the_nameserver_is_left_alone(
 def test_without_a_feed_the_nameserver_is_asked_again_and_again(
     listener: AddressListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_LOOK_AGAIN_AFTER", 0.05)
+    monkeypatch.setattr(lookout, "_LOOK_AGAIN_AFTER", 0.05)
     answers = Answers()
 
     with nameserver_that(answers):
@@ -299,7 +301,7 @@ def test_without_a_feed_the_nameserver_is_asked_again_and_again(
 def test_the_nameserver_is_asked_again_while_the_subscriber_has_no_room(
     feed: Publisher, subscriber: Subscriber, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_LOOK_AGAIN_AFTER", 0.05)
+    monkeypatch.setattr(lookout, "_LOOK_AGAIN_AFTER", 0.05)
     subscriber.has_room = False
     answers = Answers(viirs=[URI])
 
@@ -307,7 +309,7 @@ def test_the_nameserver_is_asked_again_while_the_subscriber_has_no_room(
         eventually(lambda: len(subscriber.met) > 4)
         subscriber.has_room = True
 
-        eventually(lambda: listener._is_fed and not listener._look_ups)
+        eventually(lambda: listener._lookout.next_timeout() == math.inf)
 
 
 def test_it_follows_the_feeds_of_several_nameservers(subscriber: Subscriber) -> None:
@@ -359,7 +361,7 @@ def test_a_service_looked_for_later_is_asked_for_at_once_and_listened_to(
     answers = Answers(avhrr=[URI])
 
     with nameserver_that(answers), listening(subscriber, []) as listener:
-        eventually(lambda: listener._is_fed and not listener._look_ups)
+        eventually(lambda: listener._lookout.next_timeout() == math.inf)
         assert answers.asked == []
 
         listener.look_for("avhrr")
@@ -374,7 +376,7 @@ def test_a_service_looked_for_again_is_asked_for_again(feed: Publisher, subscrib
     answers = Answers(viirs=[URI])
 
     with nameserver_that(answers), listening(subscriber) as listener:
-        eventually(lambda: listener._is_fed and not listener._look_ups)
+        eventually(lambda: listener._lookout.next_timeout() == math.inf)
         for _ in range(3):
             asked = len(answers.asked)
             listener.look_for("viirs")
@@ -383,14 +385,13 @@ def test_a_service_looked_for_again_is_asked_for_again(feed: Publisher, subscrib
 
 def test_a_service_looked_for_no_longer_is_not_met(feed: Publisher, subscriber: Subscriber) -> None:
     with listening(subscriber, ["hrit"]) as listener:
-        eventually(lambda: listener._is_fed)
         listener.look_for("viirs")
         listener.look_no_longer_for("viirs")
         listener.look_for("avhrr")
 
-        eventually(lambda: "avhrr" in listener._services)
+        eventually(lambda: "avhrr" in listener._lookout.services)
 
-        assert listener._services == {"hrit", "avhrr"}
+        assert listener._lookout.services == {"hrit", "avhrr"}
 
 
 def test_a_service_looked_for_while_no_nameserver_answers_is_asked_for_later(

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from posttroll import lookup, ns
+from posttroll import ns
 from posttroll.address_receiver import AddressReceiver
 from posttroll.backends.base import Peer, ReplyChannel
 from posttroll.backends.registry import find_backend
@@ -22,6 +22,7 @@ from posttroll.errors import BindFailed, UnknownBackend
 from posttroll.lookup import NameserverClient, get_pub_address, get_pub_addresses
 from posttroll.message import Message
 from posttroll.ns import NameServer, get_active_address
+from posttroll.protocol import search
 from posttroll.publisher import Publish, Publisher
 from posttroll.settings import config
 from tests.fixtures.background import in_background
@@ -114,8 +115,8 @@ def test_a_publisher_that_comes_while_asking_is_found_soon(network: Network) -> 
 def test_a_waiting_look_up_is_told_of_a_newcomer_by_the_address_feed(
     network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lookup, "_FIRST_PAUSE", 100.0)
-    monkeypatch.setattr(lookup, "_LONGEST_PAUSE", 100.0)
+    monkeypatch.setattr(search, "_FIRST_PAUSE", 100.0)
+    monkeypatch.setattr(search, "_LONGEST_PAUSE", 100.0)
     table: dict[str, list[Any]] = {}
     with (
         closing(Publisher(f"tcp://127.0.0.1:{network.addresses}").start()) as feed,

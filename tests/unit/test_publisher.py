@@ -250,7 +250,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Let the test move the publishers' clock."""
     clock = Clock()
-    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr("posttroll.publication.time", clock)
     return clock
 
 

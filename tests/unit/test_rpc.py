@@ -26,6 +26,7 @@ from posttroll.errors import (
 )
 from posttroll.message import Message
 from posttroll.protocol import calls
+from posttroll.protocol.frames import Outcome
 from posttroll.protocol.link import Delivery
 from posttroll.protocol.properties import Properties
 from posttroll.rpc import (
@@ -94,20 +95,14 @@ class Target:
             message, letter = self.waiting.popleft()
         except IndexError:
             return None
-        self.letters[id(message)] = letter
+        self.letters[id(message.delivery)] = letter
         return message
 
-    def accept(self, message: Message) -> bool:
-        self.letters.pop(id(message)).conclude("accepted")
-        return True
-
-    def release(self, message: Message) -> bool:
-        self.released += 1
-        return True
-
-    def reject(self, message: Message, reason: str = "") -> bool:
-        self.letters.pop(id(message)).conclude("rejected", reason)
-        return True
+    def settle_soon(self, delivery: Delivery, outcome: Outcome) -> None:
+        if outcome.state == "released":
+            self.released += 1
+        else:
+            self.letters.pop(id(delivery)).conclude(outcome.state, outcome.reason)
 
 
 class Messenger:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from posttroll.components.commands import CommandWork
+from posttroll.components.commands import Plans, carry_out
 from posttroll.components.component import Component
 from posttroll.components.decorators import command, handlers_of
 from posttroll.components.messages import Command, Result
@@ -49,8 +49,9 @@ def carried_out(name: str, component: Handlers | None = None, **parameters: Any)
         "status": lambda: "built in",
         "quit": lambda: component.calls.append("built in"),
     }
-    work = CommandWork(component, handlers_of(component), Stack([]), built_in)
-    return work.carry_out(Command(command=name, parameters=parameters).message())
+    plans = Plans(component, handlers_of(component), built_in)
+    message = Command(command=name, parameters=parameters).message()
+    return carry_out(plans.make(message), Stack([]), message)
 
 
 def test_what_a_handler_returns_is_the_value_of_a_success() -> None:
@@ -95,9 +96,9 @@ def test_an_unknown_command_is_an_error_that_names_the_nearest_one() -> None:
 
 
 def test_what_is_no_command_is_an_error() -> None:
-    work = CommandWork(Handlers(), [], Stack([]), {})
+    message = Message("/command", "command", "quit")
 
-    result = work.carry_out(Message("/command", "command", "quit"))
+    result = carry_out(Plans(Handlers(), [], {}).make(message), Stack([]), message)
 
     assert result.state == "error"
     assert "not a command" in result.text
@@ -116,6 +117,6 @@ def test_what_is_no_command_is_an_error() -> None:
 def test_it_is_known_beforehand_whether_an_own_handler_has_a_part_in_it(data: Any, has: bool) -> None:
     component = Handlers()
 
-    work = CommandWork(component, handlers_of(component), Stack([]), {})
+    plans = Plans(component, handlers_of(component), {})
 
-    assert work.has_own_handler(Message("/command", "command", data)) is has
+    assert plans.has_own_handler(Message("/command", "command", data)) is has

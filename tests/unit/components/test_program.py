@@ -120,11 +120,11 @@ def test_logging_is_set_up_as_the_configuration_says(tmp_path: Path) -> None:
 def test_a_log_of_its_own_tells_what_ended_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "worker.log"
     handlers = {"file": {"class": "logging.FileHandler", "filename": str(file)}}
-    own = {"posttroll.components.program": {"handlers": ["file"]}}
+    own = {"posttroll.components.process": {"handlers": ["file"]}}
 
     run(Ending, {**ITEMS, "middleware": ["lgo"], "logging": {"handlers": handlers, "loggers": own}})
 
-    logger = logging.getLogger("posttroll.components.program")
+    logger = logging.getLogger("posttroll.components.process")
     logger.handlers.pop().close()
     assert "worker fails: unknown middleware 'lgo'" in file.read_text()
     assert "unknown middleware 'lgo'" in capsys.readouterr().err

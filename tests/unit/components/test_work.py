@@ -11,7 +11,7 @@ import pytest
 from posttroll.components.component import Component
 from posttroll.components.decorators import handlers_of, on
 from posttroll.components.middleware import RetryMiddleware, Stack
-from posttroll.components.work import MessageWork
+from posttroll.components.work import MessageWork, Wishes
 from posttroll.errors import Refused
 from posttroll.message import Message
 from posttroll.threads import Worker
@@ -93,7 +93,7 @@ class Handlers(Publishing):
 
 
 def work_of(component: Component, topic: str | None = "/2a", *layers: Any) -> MessageWork:
-    return MessageWork(component, handlers_of(component), Stack(layers), topic)
+    return MessageWork(Wishes(component, handlers_of(component), topic), Stack(layers))
 
 
 def handled(message: Message, *layers: Any, topic: str | None = "/2a") -> tuple[list[str], list[Message]]:
@@ -174,14 +174,16 @@ def test_that_a_message_is_somebody_elses_now_is_logged(caplog: pytest.LogCaptur
 
 
 def test_the_topics_are_those_of_the_handlers() -> None:
-    assert work_of(Handlers()).topics[:3] == ["/1b/viirs", "/1b/viirs", "/1b/avhrr"]
+    component = Handlers()
+
+    assert Wishes(component, handlers_of(component), None).topics[:3] == ["/1b/viirs", "/1b/viirs", "/1b/avhrr"]
 
 
 def test_functions_of_a_module_handle_messages_too() -> None:
     module, component, source = ModuleType("handlers"), Publishing(), Source()
     module.double = on("file", "/1b")(lambda data: data["orbit"] * 2)  # type: ignore[attr-defined]
 
-    work = MessageWork(component, handlers_of(module), Stack([]), "/2a")
+    work = MessageWork(Wishes(component, handlers_of(module), "/2a"), Stack([]))
     work.handle(GRANULE, source, Worker("test", print))
 
     assert [message.data for message in component.published] == [10]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from posttroll.message import Message
-from posttroll.messenger.targets import Incoming, Target
+from posttroll.messenger.targets import ACCEPTED, RELEASED, Incoming, Target
 from posttroll.protocol.drops import Drops
 from posttroll.protocol.frames import Outcome
 from posttroll.protocol.link import Delivery
@@ -192,17 +192,17 @@ def test_one_is_settled_or_all_up_to_one_or_all(
 ) -> None:
     incoming, messages = incoming_with(link, target, 3, 3)
 
-    assert incoming.settle(target.accept, None if index is None else messages[index], cumulative)
+    assert incoming.settle(ACCEPTED, None if index is None else messages[index], cumulative)
 
     assert sorted(link.outcomes) == settled
 
 
 def test_what_is_settled_already_cannot_be_settled_again(link: Link, target: Target) -> None:
     incoming, messages = incoming_with(link, target, 3, 2)
-    incoming.settle(target.release, messages[0])
+    incoming.settle(RELEASED, messages[0])
 
-    assert not incoming.settle(target.accept, messages[0])
-    assert incoming.settle(target.accept)
+    assert not incoming.settle(ACCEPTED, messages[0])
+    assert incoming.settle(ACCEPTED)
 
     assert link.states == {0: "released", 1: "accepted"}
 
@@ -211,13 +211,13 @@ def test_all_are_settled_though_one_is_somebody_elses_now(link: Link, target: Ta
     incoming, _ = incoming_with(link, target, 3, 2)
     link.outcomes[0] = Outcome("released")
 
-    assert not incoming.settle(target.accept)
+    assert not incoming.settle(ACCEPTED)
 
     assert link.states == {0: "accepted", 1: "accepted"}
 
 
 def test_a_message_that_has_nobody_to_tell_counts_as_settled(target: Target) -> None:
-    assert Incoming(target, 0).settle(target.accept, Message("/note", "info"))
+    assert Incoming(target, 0).settle(ACCEPTED, Message("/note", "info"))
 
 
 def test_what_is_cleared_is_not_settled(link: Link, target: Target) -> None:
