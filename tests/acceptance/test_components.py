@@ -71,6 +71,7 @@ class Chain:
         self.operator.recv(timeout=FOUND_WITHIN)
         message = self.operator.get()
         assert message is not None
+        self.operator.accept(message)  # else a component that ends waits for that
         return Result.read(message)
 
     def publish(self, number: int, kind: str = "file") -> None:

@@ -169,7 +169,7 @@ def test_what_a_frozen_worker_held_is_another_ones_and_not_the_frozen_ones_to_se
 def test_nothing_is_lost_when_the_clock_jumps_by_a_year(site: Site, whose: str, jumps: list[signal.Signals]) -> None:
     transfer = Transfer(site)
     transfer.nameserver()
-    publisher = _jumping(site, transfer.publishing(1500, "--period", "0.005"))
+    publisher = _jumping(site, transfer.publishing(1100, "--period", "0.0075"))
     consumer = _jumping(site, transfer.consuming("slow", "--handle", "0.01"))
     transfer.await_handled(["slow"], range(1, 50))
     jumper = publisher if whose == "publisher" else consumer
@@ -178,7 +178,7 @@ def test_nothing_is_lost_when_the_clock_jumps_by_a_year(site: Site, whose: str, 
         jumper.signal(jump)
         _pause(SILENCE / 2)
 
-    _expect_all(transfer, "slow", 1500)
+    _expect_all(transfer, "slow", 1100)
     assert [one for one in transfer.handled("slow") if one.is_redelivered] == []
 
 

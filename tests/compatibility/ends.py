@@ -23,6 +23,7 @@ from tests.fixtures.waiting import UNIT, eventually
 __all__ = ["End", "Site"]
 
 _SCRIPT = Path(__file__).with_name("peer.py")
+_ASYNCIO_SCRIPT = Path(__file__).with_name("asyncio_peer.py")
 _CALL_TIMEOUT = 20 * UNIT
 
 
@@ -67,23 +68,28 @@ class Site:
 
     def end(self, is_new: bool, **settings: str) -> End:
         """Start a process that can be called."""
-        return End(self._start(is_new, [], settings, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        return End(self._start(is_new, [_SCRIPT], settings, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+
+    def asyncio_end(self) -> End:
+        """Start such a process of this version whose front ends are those of asyncio."""
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        return End(self._start(True, [_ASYNCIO_SCRIPT], {"advertised_host": "127.0.0.1"}, **pipes))
 
     def nameserver(self, is_new: bool, *options: str) -> str:
         """Start a nameserver, wait until it listens, and return where to ask it with the site's backend."""
-        self._start(is_new, ["nameserver", "-v", *options], {}, stdin=subprocess.DEVNULL)
+        self._start(is_new, [_SCRIPT, "nameserver", "-v", *options], {}, stdin=subprocess.DEVNULL)
         has_secure_port = self.settings and (is_new or self.release.has_two_nameserver_ports)
         port = self.network.secure_nameserver if has_secure_port else self.network.nameserver
         eventually(lambda: _listens(port), 10 * UNIT)
         return f"tcp://127.0.0.1:{port}" if self.settings else "localhost"
 
     def _start(
-        self, is_new: bool, arguments: Sequence[str], settings: dict[str, str], **pipes: Any
+        self, is_new: bool, command: Sequence[str | Path], settings: dict[str, str], **pipes: Any
     ) -> subprocess.Popen[Any]:
         interpreter = sys.executable if is_new else str(self.interpreter)
         log = self.processes.enter_context((self.directory / "log").open("a"))
         process = subprocess.Popen(
-            [interpreter, "-P", str(_SCRIPT), *arguments],
+            [interpreter, "-P", *map(str, command)],
             env=self._environment(is_new, settings),
             stderr=log,
             **{"stdout": log, **pipes},

@@ -65,7 +65,7 @@ class Peer:
         deadline = time.monotonic() + timeout
         for message in self._subscribers[name].recv(timeout=_STEP):
             if message is not None:
-                found.append(_described(message))
+                found.append(described(message))
             if len(found) >= count or time.monotonic() > deadline:
                 return found
         return found
@@ -84,7 +84,7 @@ class Peer:
 
     def take(self, name, timeout):
         try:
-            return _described(self._containers[name].output_queue.get(timeout=timeout))
+            return described(self._containers[name].output_queue.get(timeout=timeout))
         except queue.Empty:
             return None
 
@@ -98,14 +98,14 @@ class Peer:
         return Message.decode(text).encode()
 
     def decode(self, text):
-        return _described(Message.decode(text))
+        return described(Message.decode(text))
 
     def close(self):
         for end in (*self._containers.values(), *self._subscribers.values(), *self._publishers.values()):
             (end.stop if hasattr(end, "stop") else end.close)()
 
 
-def _described(message):
+def described(message):
     names = ("subject", "type", "sender", "time", "data", "binary", "version")
     return {name: getattr(message, name) for name in names}
 
@@ -128,9 +128,8 @@ def unpack(pairs):
     return pairs
 
 
-def serve():
+def serve(peer):
     """Answer calls until there are no more."""
-    peer = Peer()
     for line in sys.stdin:
         call = json.loads(line, object_hook=unpack)
         try:
@@ -151,4 +150,4 @@ if __name__ == "__main__":
         else:
             posttroll.ns.main()
         sys.exit()
-    serve()
+    serve(Peer())

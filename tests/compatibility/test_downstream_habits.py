@@ -26,6 +26,7 @@ import posttroll.message
 import posttroll.ns
 import posttroll.publisher
 import posttroll.subscriber
+import posttroll.subscription
 from posttroll.address_receiver import AddressReceiver, get_local_ips
 from posttroll.backends.zmq.publisher import ZMQPublisher
 from posttroll.backends.zmq.subscriber import ZMQSubscriber
@@ -327,7 +328,10 @@ def test_a_listener_that_is_replaced_is_the_one_run() -> None:
 
 
 @pytest.mark.timeout(60 * UNIT)
-def test_a_listener_container_survives_a_nameserver_that_is_away(network: Network) -> None:
+def test_a_listener_container_survives_a_nameserver_that_is_away(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(posttroll.subscription._NAMESERVER_DEFAULTS, "timeout", 0.2)  # it would be 10 s
     container = ListenerContainer(["/1b"], nameserver="127.0.0.1")
 
     assert container.thread is not None

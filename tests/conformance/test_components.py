@@ -147,6 +147,7 @@ def ask(operator: Messenger, name: str, to: str = "worker", **parameters: Any) -
     operator.recv(timeout=5 * UNIT)
     message = operator.get()
     assert message is not None
+    operator.accept(message)  # else the component that ends waits for that
     return Result.read(message)
 
 
@@ -286,6 +287,9 @@ def test_a_component_that_works_is_not_deaf_to_commands(operator: Messenger, job
 
         assert ask(operator, "status").value["in_hand"] == (job == "message")
         component.worker.may_end.set()
+        if job == "command":
+            assert operator.get(5 * UNIT) is not None
+            operator.accept()
 
 
 def test_no_message_is_accepted_before_it_is_handled_however_many_there_are(operator: Messenger) -> None:

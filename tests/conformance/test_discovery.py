@@ -12,10 +12,12 @@ from posttroll.message import Message
 from posttroll.ns import NameServer, get_pub_address, get_pub_addresses
 from posttroll.publisher import NoisyPublisher, Publish, Publisher
 from posttroll.subscriber import NSSubscriber, Subscribe, Subscriber
-from tests.conformance.conftest import Nameservers
+from tests.conformance.conftest import Nameservers, blocking_only
 from tests.fixtures.background import in_background
 from tests.fixtures.nameservers import running_nameserver
 from tests.fixtures.waiting import UNIT, eventually
+
+pytestmark = pytest.mark.usefixtures("fronts")
 
 
 def data_received(subscriber: Subscriber, timeout: float = 5 * UNIT) -> object:
@@ -120,8 +122,8 @@ def test_a_silent_nameserver_times_out_a_look_up() -> None:
 
 @pytest.mark.usefixtures("backend", "network")
 def test_a_silent_nameserver_times_out_a_subscriber_without_listener() -> None:
-    with pytest.raises(TimeoutError):
-        Subscribe("data_provider", timeout=0.3)
+    with pytest.raises(TimeoutError), Subscribe("data_provider", timeout=0.3):
+        pass
 
 
 @pytest.mark.usefixtures("backend", "network")
@@ -162,6 +164,7 @@ def test_a_nameserver_that_is_away_delays_no_registration_elsewhere() -> None:
         eventually(lambda: is_found("data_provider"), 5 * UNIT)
 
 
+@blocking_only("it is about the nameserver, which has no asyncio twin")
 @pytest.mark.usefixtures("backend", "network")
 def test_a_nameserver_stops_when_told_from_another_thread(way: str) -> None:
     nameserver = NameServer(multicast_enabled=way == "multicast")
@@ -175,6 +178,7 @@ def test_a_nameserver_stops_when_told_from_another_thread(way: str) -> None:
         get_pub_address("", timeout=0.1)
 
 
+@blocking_only("it is about the nameserver, which has no asyncio twin")
 @pytest.mark.usefixtures("backend", "network")
 def test_a_nameserver_that_was_stopped_first_does_not_run() -> None:
     nameserver = NameServer()

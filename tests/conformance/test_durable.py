@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import itertools
-import queue
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,10 @@ from posttroll.message import Message
 from posttroll.publisher import NoisyPublisher, Publish, Publisher
 from posttroll.settings import config
 from posttroll.subscriber import Subscribe, Subscriber
-from tests.conformance.conftest import Nameservers
+from tests.conformance.conftest import Nameservers, blocking_only, listening, next_of
 from tests.fixtures.waiting import UNIT, eventually
 
-pytestmark = pytest.mark.usefixtures("backend")
+pytestmark = pytest.mark.usefixtures("backend", "fronts")
 
 
 @pytest.fixture
@@ -226,9 +225,7 @@ def test_released_by_hand_it_comes_again_and_accepted_it_does_not(publisher: Pub
     eventually(lambda: settled(publisher))
 
 
-def test_what_is_rejected_is_set_aside_with_the_reason_and_comes_when_it_is_resent(
-    publisher: Publisher, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_is_rejected_is_set_aside_with_the_reason(publisher: Publisher, caplog: pytest.LogCaptureFixture) -> None:
     make_known(publisher)
     send(publisher, 1, 2)
 
@@ -237,12 +234,24 @@ def test_what_is_rejected_is_set_aside_with_the_reason_and_comes_when_it_is_rese
         subscriber.reject(next(received), "no such orbit")
         subscriber.accept(next(received))
         (aside,) = eventually(publisher.journal.set_aside)
+
+    assert (aside.consumer, aside.sequence, aside.reason) == ("archive", 1, "no such orbit")
+    assert "message 1 is set aside for consumer archive: no such orbit" in caplog.text
+
+
+@pytest.mark.parametrize("backend", ["unsecure_zmq"], indirect=True)  # it is noticed by the clock, whatever the backend
+def test_what_was_set_aside_comes_when_it_is_resent(publisher: Publisher) -> None:
+    make_known(publisher)
+    send(publisher, 1)
+
+    with durable(publisher, acknowledge="manual") as subscriber:
+        received = subscriber.recv(5 * UNIT)
+        subscriber.reject(next(received))
+        (aside,) = eventually(publisher.journal.set_aside)
         publisher.journal.resend("archive", aside.sequence)
         again = next(received)
         subscriber.accept(again)
 
-    assert (aside.consumer, aside.sequence, aside.reason) == ("archive", 1, "no such orbit")
-    assert "message 1 is set aside for consumer archive: no such orbit" in caplog.text
     assert numbers_of([again]) == [1]
     assert publisher.journal.set_aside() == []
 
@@ -318,6 +327,7 @@ def test_what_a_filter_fails_on_is_set_aside(publisher: Publisher) -> None:
     assert (aside.sequence, aside.reason) == (1, "the filter failed")
 
 
+@blocking_only("an interrupt ends the loop that it comes in")
 def test_what_an_interrupt_comes_in_the_way_of_is_released(publisher: Publisher) -> None:
     def interrupt_once(_: Message) -> bool:
         if next(calls) == 0:
@@ -352,7 +362,7 @@ def test_what_is_no_message_is_set_aside(publisher: Publisher) -> None:
 def test_those_of_one_name_share_its_messages(publisher: Publisher) -> None:
     make_known(publisher)
     with attached(publisher, acknowledge="manual") as one, attached(publisher, acknowledge="manual") as other:
-        from_one, from_other = one.recv(0.05 * UNIT), other.recv(0.05 * UNIT)
+        from_one, from_other = one.recv(0.005 * UNIT), other.recv(0.005 * UNIT)
         got: dict[str, list[int]] = {"one": [], "other": []}
         send(publisher, *range(40))
         for _ in range(2000):
@@ -366,8 +376,6 @@ def test_those_of_one_name_share_its_messages(publisher: Publisher) -> None:
     assert sorted(got["one"] + got["other"]) == list(range(40))
     assert got["one"]
     assert got["other"]
-    assert got["one"] == sorted(got["one"])
-    assert got["other"] == sorted(got["other"])
 
 
 def test_two_names_get_everything_each(publisher: Publisher) -> None:
@@ -503,9 +511,8 @@ def test_a_listener_accepts_a_message_when_the_next_one_is_taken_from_its_queue(
     make_known(publisher)
     send(publisher, 1, 2)
 
-    with closing_container(publisher) as container:
-        first = container.output_queue.get(timeout=5 * UNIT)
-        second = container.output_queue.get(timeout=5 * UNIT)
+    with container_of(publisher) as container:
+        first, second = next_of(container, 5 * UNIT), next_of(container, 5 * UNIT)
         eventually(lambda: publisher.journal.consumers()[0].pending == 1)
 
     with durable(publisher) as subscriber:
@@ -514,24 +521,18 @@ def test_a_listener_accepts_a_message_when_the_next_one_is_taken_from_its_queue(
     assert numbers_of([first, second, *again]) == [1, 2, 2]
 
 
-@contextmanager
-def closing_container(publisher: Publisher) -> Iterator[ListenerContainer]:
-    container = ListenerContainer("", [address_of(publisher)], nameserver=False, durable="archive")
-    try:
-        yield container
-    finally:
-        container.stop()
+def container_of(publisher: Publisher) -> AbstractContextManager[ListenerContainer]:
+    return listening(ListenerContainer("", [address_of(publisher)], nameserver=False, durable="archive"))
 
 
 def test_a_listener_that_is_left_loses_nothing(publisher: Publisher) -> None:
     make_known(publisher)
     send(publisher, *range(20))
 
-    with closing_container(publisher) as container:
-        first = container.output_queue.get(timeout=5 * UNIT)
-    with contextlib.suppress(queue.Empty):
-        while True:
-            container.output_queue.get(timeout=0)
+    with container_of(publisher) as container:
+        first = next_of(container, 5 * UNIT)
+    while next_of(container, 0) is not None:
+        pass
     with durable(publisher) as subscriber:
         messages = take(subscriber, 20)
 

@@ -20,7 +20,7 @@ from posttroll.subscriber import Subscribe, Subscriber, create_subscriber_from_d
 from tests.fixtures.background import in_background
 from tests.fixtures.waiting import UNIT, eventually
 
-pytestmark = pytest.mark.usefixtures("backend")
+pytestmark = pytest.mark.usefixtures("backend", "fronts")
 
 
 @pytest.fixture

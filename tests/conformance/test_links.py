@@ -15,11 +15,13 @@ from posttroll.backends.base import Arrival, LinkChannel, Peer
 from posttroll.backends.zmq.keys import load_public_key
 from posttroll.errors import BindFailed, TransportError
 from posttroll.settings import Ports, config
-from tests.conformance.conftest import Channels
+from tests.conformance.conftest import Channels, awaited_too
 from tests.fixtures.background import in_background
 from tests.fixtures.hostile import RawPeer
 from tests.fixtures.keys import Keys
 from tests.fixtures.waiting import UNIT, eventually
+
+pytestmark = awaited_too
 
 SILENCE = 0.2
 BUNDLE = b"head\x00\xff\ntail"

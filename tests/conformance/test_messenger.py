@@ -15,6 +15,7 @@ import pytest
 
 from posttroll.backends.base import Backend, LinkChannel
 from posttroll.errors import Interrupted, LocalProtocolError, TimedOut
+from posttroll.link_peer import LinkPeer
 from posttroll.message import Message
 from posttroll.messenger import Messenger, PeerInfo, Tracker
 from posttroll.protocol import frames
@@ -23,7 +24,7 @@ from tests.conformance.conftest import Channels, Nameservers
 from tests.fixtures.background import in_background
 from tests.fixtures.waiting import UNIT, eventually
 
-pytestmark = pytest.mark.usefixtures("backend", "network")
+pytestmark = pytest.mark.usefixtures("backend", "network", "fronts")
 
 Start = Callable[..., Messenger]
 
@@ -67,6 +68,12 @@ def take(messenger: Messenger, count: int = 1) -> list[Message]:
         messages.append(message)
     messenger.accept()
     return messages
+
+
+def link_of(messenger: Messenger) -> LinkPeer:
+    """Return what puts payloads as they are, of a messenger of either kind."""
+    link: LinkPeer = getattr(messenger._link, "link", messenger._link)
+    return link
 
 
 def numbers_of(messages: list[Message]) -> list[int]:
@@ -750,11 +757,10 @@ def test_the_end_is_told_to_the_peers_at_once(alice: Messenger, bob: Messenger) 
     assert reasons == ["it has ended"]
 
 
-@pytest.mark.parametrize("wait", [Messenger.recv, Messenger.run, Messenger.work, lambda messenger: messenger.get(None)])
-def test_a_call_that_waits_ends_when_another_thread_stops_it(
-    alice: Messenger, bob: Messenger, wait: Callable[[Messenger], object]
-) -> None:
-    with in_background(lambda: wait(alice)) as waiting:
+@pytest.mark.parametrize("wait", ["recv", "run", "work", "get"])
+def test_a_call_that_waits_ends_when_another_thread_stops_it(alice: Messenger, bob: Messenger, wait: str) -> None:
+    arguments = [None] if wait == "get" else []
+    with in_background(lambda: getattr(alice, wait)(*arguments)) as waiting:
         assert waiting.is_pending()
         began = time.monotonic()
         alice.stop()
@@ -855,7 +861,7 @@ def test_what_is_no_message_is_rejected_with_the_reason(
     alice: Messenger, bob: Messenger, payload: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     tracker = bob.put("nobody", note())
-    bob._link.put("alice", "messages", payload, tracker)
+    link_of(bob).put("alice", "messages", payload, tracker)
     bob.put("alice", note(1))
 
     assert numbers_of(take(alice)) == [1]
@@ -868,7 +874,7 @@ def test_what_is_no_message_is_rejected_with_the_reason(
 def test_nobody_can_pretend_to_be_the_source(alice: Messenger, bob: Messenger) -> None:
     properties = json.dumps({"id": "1", "to": "alice", "source": "the king"})
 
-    bob._link.put("alice", "messages", f"{note()}\n{properties}".encode())
+    link_of(bob).put("alice", "messages", f"{note()}\n{properties}".encode())
 
     assert take(alice)[0].properties.source == "bob"
 

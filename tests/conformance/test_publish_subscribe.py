@@ -12,9 +12,11 @@ import pytest
 from posttroll.backends.base import PublishChannel, SubscribeChannel
 from posttroll.errors import BindFailed, TransportError
 from posttroll.settings import Ports, config
-from tests.conformance.conftest import LOOPBACK, Channels
+from tests.conformance.conftest import LOOPBACK, Channels, awaited_too
 from tests.fixtures.background import in_background
 from tests.fixtures.waiting import UNIT, eventually
+
+pytestmark = awaited_too
 
 LARGE = bytes(200_000)
 SILENCE = 0.2
@@ -493,7 +495,7 @@ def test_a_full_queue_is_told_and_its_frames_are_dropped(channels: Channels) -> 
         subscriber = channels.subscribe(publisher)
 
     had_room = [publisher.send(b"%d " % number + LARGE) for number in range(200)]
-    arrived = [int(frame.split(b" ")[0]) for frame in frames(subscriber, timeout=UNIT)]
+    arrived = [int(frame.split(b" ")[0]) for frame in frames(subscriber, timeout=0.5 * UNIT)]
 
     first_told = had_room.index(False)
     assert arrived[:first_told] == list(range(first_told))

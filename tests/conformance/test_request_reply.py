@@ -11,9 +11,11 @@ import pytest
 from posttroll.backends.base import ReplyChannel
 from posttroll.errors import BindFailed, TransportError
 from posttroll.threads import Worker
-from tests.conformance.conftest import Channels
+from tests.conformance.conftest import Channels, awaited_too
 from tests.fixtures.background import in_background
 from tests.fixtures.waiting import UNIT, eventually
+
+pytestmark = awaited_too
 
 NOBODY = "tcp://127.0.0.1:9"
 

@@ -30,7 +30,7 @@ from tests.conformance.conftest import Nameservers
 from tests.fixtures.background import in_background
 from tests.fixtures.waiting import UNIT, eventually
 
-pytestmark = pytest.mark.usefixtures("backend")
+pytestmark = pytest.mark.usefixtures("backend", "fronts")
 
 
 class Areas:
@@ -193,8 +193,8 @@ def test_a_call_that_takes_too_long_ends_at_both_ends(areas: Proxy, server: tupl
 
 
 def test_what_is_asked_again_is_run_once(areas: Proxy, thing: Areas) -> None:
-    with in_background(areas.options(timeout=0.2 * UNIT, max_retries=50).wait) as result:
-        was_pending = result.is_pending(0.7 * UNIT)
+    with in_background(areas.options(timeout=0.1 * UNIT, max_retries=100).wait) as result:
+        was_pending = result.is_pending(0.4 * UNIT)
         thing.may_end.set()
 
         assert result.result() == 1
@@ -302,7 +302,7 @@ def test_a_flood_of_one_peer_does_not_starve_another(
 
 def test_a_caller_that_vanishes_leaves_nothing_behind(server: tuple[RpcServer, str], thing: Areas) -> None:
     with Messenger("carol", listen=False, nameservers=False) as vanishing:
-        areas = RpcClient(vanishing, timeout=1 * UNIT).proxy(server[1], "areas")
+        areas = RpcClient(vanishing, timeout=0.3 * UNIT).proxy(server[1], "areas")
         calls = [areas.wait.start() for _ in range(10)]
         thing.began.acquire(timeout=5 * UNIT)
         vanishing.stop()
