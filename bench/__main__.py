@@ -30,7 +30,7 @@ _EXAMPLES = """examples:
                                                        beside another checkout, with the same interpreter
 """
 _ENDING = (signal.SIGINT, signal.SIGTERM)
-_QUICK_CONTENDERS = (who.OURS, who.RELEASED, who.ORJSON, who.POLLED, who.RAW)
+_QUICK_CONTENDERS = (who.OURS, who.ASYNCIO, who.RELEASED, who.ORJSON, who.POLLED, who.AWAITED, who.RAW)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,6 +15,9 @@ from bench.harness import Contender, Service, Unavailable
 from bench.servers import SERVERS, running
 
 __all__ = [
+    "ASYNCIO",
+    "AWAITED",
+    "AWAITED_ORJSON",
     "BROKERS",
     "CALL_PEERS",
     "DROPPING",
@@ -53,6 +56,7 @@ SECURE = "this package, secure"
 SYNCED = "this package, synced"
 MEMORY = "this package, memory"
 LISTENER = "this package, ListenerContainer"
+ASYNCIO = "this package, asyncio"
 RELEASED = "released"
 RELEASED_SECURE = "released, secure"
 RELEASED_LISTENER = "released, ListenerContainer"
@@ -62,6 +66,8 @@ RAW = "pyzmq"
 RAW_DROPPING = "pyzmq, dropping"
 ORJSON = "pyzmq + orjson"
 POLLED = "pyzmq + orjson, polled"
+AWAITED = "zmq.asyncio + json"
+AWAITED_ORJSON = "zmq.asyncio + orjson"
 FED_RAW = "pyzmq to this package"
 ZENOH = "Zenoh"
 RABBITMQ = "RabbitMQ"
@@ -169,11 +175,14 @@ _MAKERS: dict[str, Maker] = {
     MEMORY: _variant(MEMORY, _ours, environment={"POSTTROLL_BACKEND": "memory"}),
     RELEASED_SECURE: _secure(RELEASED_SECURE, _released),
     LISTENER: _variant(LISTENER, _ours, ends="listener"),
+    ASYNCIO: _variant(ASYNCIO, _ours, ends="posttroll_asyncio"),
     RELEASED_LISTENER: _variant(RELEASED_LISTENER, _released, ends="listener"),
     FROM_RELEASED: _pair(FROM_RELEASED, _released, _ours),
     TO_RELEASED: _pair(TO_RELEASED, _ours, _released),
     ORJSON: _bare(ORJSON, "zmq_orjson", "block"),
     POLLED: _bare(POLLED, "zmq_polled", "block"),
+    AWAITED: _bare(AWAITED, "zmq_asyncio", "block"),
+    AWAITED_ORJSON: _bare(AWAITED_ORJSON, "zmq_asyncio_orjson", "block"),
     RAW: _bare(RAW, "zmq_raw", "block"),
     RAW_DROPPING: _bare(RAW_DROPPING, "zmq_raw", "drop"),
     FED_RAW: _pair(FED_RAW, _bare(RAW, "zmq_raw", "block"), _ours),

@@ -8,7 +8,7 @@ from collections import deque
 from children import messages
 from children.serving import serve
 
-_ARGUMENTS = {"number": 70821, "1 KB": messages.DATA["file"]}
+ARGUMENTS = {"number": 70821, "1 KB": messages.DATA["file"]}
 _UNDER_WAY = 100
 
 
@@ -20,7 +20,7 @@ class Caller:
 
     def call_for(self, kind, seconds):
         """Call again and again; return when that began and ended, and how many seconds each call took."""
-        call, argument, now, delays = self._end.call, self._end.prepared(_ARGUMENTS[kind]), time.monotonic, []
+        call, argument, now, delays = self._end.call, self._end.prepared(ARGUMENTS[kind]), time.monotonic, []
         started = before = now()
         while before < started + seconds:
             call(argument)
@@ -32,7 +32,7 @@ class Caller:
     def call_from_threads(self, kind, seconds, threads):
         """Call from several threads at a time; return when that began and ended, and how many calls there were."""
         ends = [self._end, *(self._end.alike() for _ in range(threads - 1))]
-        argument, now, counts = self._end.prepared(_ARGUMENTS[kind]), time.monotonic, []
+        argument, now, counts = self._end.prepared(ARGUMENTS[kind]), time.monotonic, []
         for end in ends:
             end.call(argument)
         started = now()
@@ -57,7 +57,7 @@ class Caller:
         """Call from one thread that waits for the eldest of many calls; return as for threads."""
         begin, argument, now, under_way, count = (
             self._end.begin,
-            self._end.prepared(_ARGUMENTS[kind]),
+            self._end.prepared(ARGUMENTS[kind]),
             time.monotonic,
             deque(),
             0,

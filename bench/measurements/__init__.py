@@ -6,6 +6,7 @@ NAMES = (
     "codec",
     "rates",
     "latency",
+    "asyncio",
     "flood",
     "fan",
     "sizes",
@@ -17,4 +18,4 @@ NAMES = (
     "nameserver",
     "process",
 )
-QUICK = ("codec", "rates", "latency", "durable", "calls", "addressed")
+QUICK = ("codec", "rates", "latency", "asyncio", "durable", "calls", "addressed")

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from bench import accounts
+from bench import contenders as who
 from bench.harness import Contender, Measurement, Plan, Unavailable
-from bench.measurements import calls
+from bench.measurements import asyncio, calls
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _MEASUREMENTS = ("codec", "durable", "calls", "addressed", "discovery", "nameserver", "process")
@@ -44,6 +45,21 @@ def test_calls_are_made_one_by_one_and_many_at_a_time(ends: str) -> None:
 
     assert values.keys() == calls.MEASUREMENT.units.keys()
     assert min(values.values()) > 0
+
+
+def test_the_asyncio_end_is_measured_in_full() -> None:
+    contender = Contender(who.ASYNCIO, Path(sys.executable), "posttroll_asyncio", str(_REPOSITORY))
+
+    values = asyncio.MEASUREMENT.measure(contender, Plan(rounds=1, seconds=0.05))
+
+    assert values.keys() == asyncio.MEASUREMENT.units.keys()
+    assert min(values.values()) > 0
+
+
+def test_what_else_is_awaited_is_measured_beside_it() -> None:
+    contender = Contender(who.AWAITED, Path(sys.executable), "zmq_asyncio")
+
+    assert min(asyncio.MEASUREMENT.measure(contender, Plan(rounds=1, seconds=0.05, quick=True)).values()) > 0
 
 
 def test_the_accounts_of_this_process_are_plausible() -> None:

@@ -1,11 +1,12 @@
 """What the ends of all systems have in common."""
 
+import asyncio
 import threading
 import time
 
 from children import messages
 
-__all__ = ["BlockingReceiver", "IteratingReceiver", "JSONSender", "PushedReceiver", "Sender"]
+__all__ = ["AwaitingReceiver", "BlockingReceiver", "IteratingReceiver", "JSONSender", "PushedReceiver", "Sender"]
 
 
 class Sender:
@@ -114,6 +115,42 @@ class IteratingReceiver(Receiver):
             if seen == count:
                 break
         return seen, time.monotonic()
+
+
+class AwaitingReceiver(Receiver):
+    """A receiving end on an event loop of its own, which runs while it receives."""
+
+    seen = 0
+
+    def __init__(self):
+        self.loop = asyncio.new_event_loop()
+
+    async def take(self, count, see):
+        """Receive and decode so many messages, counted in `seen`; call `see` with each, unless it is None."""
+        raise NotImplementedError
+
+    def prepare(self, count, see=None):
+        """Expect so many messages."""
+        self._count, self._see = count, see
+
+    def receive(self, silence, patience):
+        """Return how many messages came until all did or there was silence, and when the last one came.
+
+        For the first one it waits `patience` seconds.
+        """
+        return self.loop.run_until_complete(self._receive(silence, patience))
+
+    async def _receive(self, silence, patience):
+        self.seen, seen, deadline = 0, 0, time.monotonic() + patience
+        task = asyncio.ensure_future(self.take(self._count, self._see))
+        while not (await asyncio.wait([task], timeout=silence))[0]:
+            if self.seen == seen and (seen or time.monotonic() > deadline):
+                task.cancel()
+                await asyncio.wait([task])
+                return self.seen, time.monotonic() - silence
+            seen = self.seen
+        task.result()
+        return self.seen, time.monotonic()
 
 
 class PushedReceiver(Receiver):
