@@ -11,7 +11,8 @@ Of the fenced blocks of a page,
 - those marked ``:class: not-executed`` are left out;
 - all others are mistakes.
 
-Each page has a copy of the repository to work in, a network on loopback, and a place for its journals.
+Each page has a copy of the repository to work in, a network on loopback, and a place for its journals. Port 8000, where
+web servers are shown, stands for one that nobody else uses.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
-from loopback import private_environment
+from loopback import free_ports, private_environment
 
 from posttroll.settings import SETTINGS
 
@@ -40,6 +41,7 @@ DOCUMENTATION = Path(__file__).resolve().parent
 REPOSITORY = DOCUMENTATION.parent
 COMMAND_TIMEOUT = 180.0
 OUTPUT_TIMEOUT = 30.0
+WEB_PORT = "8000"
 STOP_TIMEOUT = 5.0
 LEFT_TO_SPHINX = re.compile(r"text|\{(?!code-block).*")
 FENCE = re.compile(r"^(?P<fence>```+)(?P<kind>[^`\n]*)\n(?P<text>.*?)^(?P=fence)\s*?$", re.DOTALL | re.MULTILINE)
@@ -208,6 +210,7 @@ class Page:
         state = str(directory.with_name("state"))
         self._environment = environment | {"PATH": path, "PYTHONUNBUFFERED": "1", "XDG_STATE_HOME": state}
         self._directory = directory
+        self._web_port = str(next(free_ports()))
         self._terminals: dict[str, Terminal] = {}
 
     def check(self, block: Block) -> None:
@@ -237,7 +240,7 @@ class Page:
         if "-m pip" in block.text:
             raise ExampleFailed("python -m pip may change the environment that runs this; use pip")
         terminal = self._terminal(block.caption)
-        *steps, last = steps_of(block.text)
+        *steps, last = steps_of(block.text.replace(WEB_PORT, self._web_port))
         for step in steps:
             terminal.do(step, may_go_on=False)
         terminal.do(last, may_go_on=bool(block.caption))

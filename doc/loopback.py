@@ -19,9 +19,13 @@ _BELOW_THE_SYSTEMS_OWN = range(15_000, 32_000)
 
 def private_settings() -> dict[str, object]:
     """Return the settings of such a network."""
-    candidates = random.sample(_BELOW_THE_SYSTEMS_OWN, 500)
-    ports = (port for port in candidates if _is_free(port))
-    return {"multicast_interface": "127.0.0.1", "advertised_host": "127.0.0.1"} | {name: next(ports) for name in _PORTS}
+    ports = dict(zip(_PORTS, free_ports(), strict=False))
+    return {"multicast_interface": "127.0.0.1", "advertised_host": "127.0.0.1"} | ports
+
+
+def free_ports() -> Iterator[int]:
+    """Give ports that nobody uses, and that the system gives to nobody else."""
+    return filter(_is_free, random.sample(_BELOW_THE_SYSTEMS_OWN, 500))
 
 
 def private_environment() -> dict[str, str]:

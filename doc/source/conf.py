@@ -35,7 +35,7 @@ python_use_unqualified_type_names = True
 nitpick_ignore_regex = [
     ("py:.*", r"(?!posttroll\.).*"),
     ("py:.*", r"posttroll\.(.*\.)?_\w+"),
-    ("py:.*", r"posttroll\.(.*\.)?(Function|Sender)"),
+    ("py:.*", r"posttroll\.(.*\.)?(Any\w+|Function|Sender)"),
     ("py:.*", r"posttroll\..*\[.*\]"),
 ]
 

@@ -3,7 +3,7 @@
 ``settings-table``: every setting. ``program-help <command>``: what a command says about itself. ``link-frames``: the
 frames of the link protocol; ``container-frames``: those of containers beside them. ``link-states`` and
 ``link-patience``: its states and times; the content says what each event or time is, one a line, and has to name all of
-them.
+them. And what annotations leave out is filled in, so that classes of one name are told apart.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 from docutils import nodes
 from msgspec import inspect as types
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
@@ -225,8 +226,17 @@ def _table_row(cells: list[list[nodes.Node]]) -> nodes.row:
     return nodes.row("", *(nodes.entry("", nodes.paragraph("", "", *cell)) for cell in cells))
 
 
+def _tell_twins_apart(_: Sphinx, doctree: nodes.document) -> None:
+    """Where an annotation says no more than `Messenger`, have it mean that of its own front."""
+    for reference in doctree.findall(addnodes.pending_xref):
+        if reference["reftarget"] == "Messenger":
+            front = "posttroll.asyncio" if reference["py:module"].startswith("posttroll.asyncio") else "posttroll"
+            reference["reftarget"] = f"{front}.messenger.Messenger"
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Add the directives."""
+    app.connect("doctree-read", _tell_twins_apart)
     app.add_directive("settings-table", SettingsTable)
     app.add_directive("program-help", ProgramHelp)
     app.add_directive("link-frames", LinkFrames)
