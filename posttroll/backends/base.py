@@ -5,8 +5,8 @@ makes a blocked `receive` or `request` return. Everything can be closed twice.
 
 Who waits for several things at once, as an event loop does, calls what does not wait (`receive(0)`, `try_send`,
 `Exchange.advance`) until that gives nothing, and only then waits until `fileno()` is readable or `next_timeout()` is
-past. There is one descriptor for any number of connections; it is opened when it is first asked for, stays the same
-until `close`, and may be readable for nothing.
+past. There is one descriptor for any number of connections; it stays the same until `close`, and may be readable for
+nothing.
 """
 
 from __future__ import annotations

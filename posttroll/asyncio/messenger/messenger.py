@@ -37,22 +37,7 @@ Found = TypeVar("Found")
 
 
 class Messenger(BaseMessenger[Tracker, Target]):
-    """Sends messages to others that it knows by name or address, and gets those sent to it.
-
-    Its `name`, a UUID if none is given, is what others find it by: it announces itself as a `NoisyPublisher` does, and
-    can publish as one; `aliases`, `nameservers`, `broadcast_interval` and the `options` are those of that, and
-    `publisher_journal` is its `journal`. With ``nameservers=False`` it is not announced and asks nobody: others are
-    reached by their addresses only. Without `listen` it only connects, as those have to who cannot be connected to; it
-    sends and gets all the same.
-
-    What is sent waits here until the peer, who may not be there yet, has accepted it. What is sent as persistent is
-    kept in files of the directory `journal`, for the next program of that name and directory.
-
-    `credit`: how many messages of each peer may be here and not be settled. `incoming_window`: how many of those got
-    may stay unsettled, beyond which the eldest is accepted; 0: each is accepted when the next one is asked for; None:
-    none unless told to. `outgoing_window`: how many trackers are kept. `bandwidth`: bytes per second to each peer.
-    `silence`: seconds after which a peer not heard of is taken for gone. `timeout`: seconds that calls wait which are
-    given none, None for ever; without `blocking` those do not wait at all.
+    """Sends messages to others, and gets those sent to it; the arguments are those of `posttroll.messenger.Messenger`.
 
     Callbacks may be coroutine functions. Who cancels a call finds everything as usable as before; a message that was
     not returned is there for the next one who asks. It belongs to the loop that it was first used in.
