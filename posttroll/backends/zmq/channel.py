@@ -216,4 +216,4 @@ def milliseconds_until(deadline: float | None) -> int | None:
     """Return the time left for a poller, rounded up so that it does not wake too early."""
     if deadline is None:
         return None
-    return max(0, int((deadline - time.monotonic()) * 1000 + 0.999))
+    return int(max(0.0, deadline - time.monotonic()) * 1000 + 0.999)
