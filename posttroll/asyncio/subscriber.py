@@ -196,7 +196,7 @@ class Messages(AsyncIterator[Any]):
         if held is not None:
             self._subscriber.accept(held)
         message = self._subscriber._take_at_once() or await self._subscriber._next(self._timeout)
-        if message is None and not self._subscriber.running:
+        if message is None and (not self._subscriber.running or self._subscriber._channel.closed):
             raise StopAsyncIteration
         if message is not None and message.delivery is not None and not self._subscriber._is_manual:
             self._held = message

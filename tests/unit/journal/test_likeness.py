@@ -123,4 +123,4 @@ class Likeness(RuleBasedStateMachine):
 
 
 TestLikeness = Likeness.TestCase
-TestLikeness.settings = settings(max_examples=40, stateful_step_count=40)
+TestLikeness.settings = settings(max_examples=20, stateful_step_count=40)
