@@ -28,7 +28,7 @@ class Environment:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        venv.create(directory, with_pip=True)
+        venv.create(directory)  # without pip, which takes most of the time
 
     def script(self, name: str) -> str:
         """Return the path of a command."""
@@ -36,21 +36,24 @@ class Environment:
 
     def python(self, *arguments: str) -> str:
         """Run its interpreter away from the sources, and return what it says."""
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        done = subprocess.run(
-            [self.script("python"), *arguments],
-            cwd=self.directory,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=_PATIENCE,
-        )
-        assert done.returncode == 0, f"{' '.join(arguments)}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
-        return done.stdout
+        return run_away(self.directory, self.script("python"), *arguments)
+
+    def pip(self, *arguments: str) -> str:
+        """Have the pip of this interpreter work on it, and return what that says."""
+        options = "--disable-pip-version-check", "--python", self.script("python")
+        return run_away(self.directory, sys.executable, "-m", "pip", *options, *arguments)
 
     def install(self, *what: str) -> None:
         """Install files, or what the package index has."""
-        self.python("-m", "pip", "install", "-q", "--disable-pip-version-check", *what)
+        self.pip("install", "-q", *what)
+
+
+def run_away(directory: Path, *command: str) -> str:
+    """Run a command away from the sources, and return what it says."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=_PATIENCE)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +70,8 @@ def package_index(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="module")
 def distributions(package_index: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Build the wheel, by way of the sdist."""
-    builder = Environment(tmp_path_factory.mktemp("builder"))
-    builder.install("build")
     target = tmp_path_factory.mktemp("dist")
-    builder.python("-m", "build", "--outdir", str(target), str(ROOT))
+    run_away(target, sys.executable, "-m", "build", "--outdir", str(target), str(ROOT))
     return {path.suffix: path for path in target.iterdir()}
 
 
@@ -172,6 +173,6 @@ def test_it_gets_along_with_its_neighbours(distributions: dict[str, Path], tmp_p
 
     environment.install(str(distributions[".whl"]), *NEIGHBOURS)
 
-    assert "No broken requirements" in environment.python("-m", "pip", "check")
+    assert "No broken requirements" in environment.pip("check")
     version = environment.python("-c", "import importlib.metadata as m; print(m.version('posttroll'))").strip()
     assert version in distributions[".whl"].name
