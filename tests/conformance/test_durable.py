@@ -236,7 +236,7 @@ def test_what_is_rejected_is_set_aside_with_the_reason(publisher: Publisher, cap
         (aside,) = eventually(publisher.journal.set_aside)
 
     assert (aside.consumer, aside.sequence, aside.reason) == ("archive", 1, "no such orbit")
-    assert "message 1 is set aside for consumer archive: no such orbit" in caplog.text
+    eventually(lambda: "message 1 is set aside for consumer archive: no such orbit" in caplog.text)
 
 
 @pytest.mark.parametrize("backend", ["unsecure_zmq"], indirect=True)  # it is noticed by the clock, whatever the backend
