@@ -7,12 +7,12 @@ import contextlib
 import functools
 import logging
 import queue
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from posttroll.asyncio.home import Home
+from posttroll.asyncio.turns import Turn
 from posttroll.errors import NotStarted
 from posttroll.threads import Worker
 
@@ -22,8 +22,6 @@ logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
-
-_LONGEST_TURN = 0.005
 
 
 class LoopCalls:
@@ -45,14 +43,15 @@ class LoopCalls:
 
     def _call(self) -> None:
         self._is_expected = False  # first, so that what is added from here on is not overlooked
-        end = time.monotonic() + _LONGEST_TURN
+        turn = Turn()
+        turn.begin()
         while self._added and not self._is_closed:
             function = self._added.popleft()
             try:
                 function()
             except Exception:
                 logger.exception("a call from another thread failed")
-            if self._added and time.monotonic() >= end:
+            if self._added and turn.is_over:
                 self._is_expected = True
                 self._loop.call_soon(self._call)
                 return
